@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What both roles of the daemon share: the mounted fileset, its channel, its
+ * log and its state.  main.c makes it; server.c and client.c live on it.
+ */
+#ifndef ISD_CORE_H
+#define ISD_CORE_H
+
+#include <gio/gio.h>
+#include <json-glib/json-glib.h>
+
+#include "chan.h"
+#include "klog.h"
+#include "state.h"
+
+#define ISD_ERROR isd_error_quark()
+GQuark isd_error_quark(void);
+
+typedef enum {
+	ISD_ERROR_FAILED,
+	ISD_ERROR_STALE,	/* a guard or a version did not hold */
+	ISD_ERROR_EPOCH,	/* 409 */
+	ISD_ERROR_GONE,		/* 410 */
+	ISD_ERROR_BUSY,		/* 425 */
+	ISD_ERROR_NETWORK,	/* try again later */
+	ISD_ERROR_PROTOCOL,	/* the peer sends nonsense */
+	ISD_ERROR_NOSPC,
+	ISD_ERROR_FATAL,	/* no use in going on: wrong fileset ... */
+} IsdError;
+
+typedef struct {
+	char		*dir;		/* mount point */
+	char		*name;		/* of this replica, for people */
+	struct izo_info	info;
+	char		fileset[64];
+	char		replica[37];	/* uuid as text */
+	int		root_fd;	/* the lower root: data */
+	int		meta_fd;	/* .intermezzo/<fileset> */
+	int		incoming_fd;
+	gboolean	is_server;
+	IsdState	*state;
+	struct klog	*log;		/* own log, for reading */
+	guint64		log_end, log_recno;	/* as GROWN said */
+	guint64		applied;	/* offset up to which state has the own log */
+	struct IsdChannel *channel;
+	gpointer	role;		/* IsdServer or IsdClient */
+} IsdCore;
+
+/*
+ * channel.c: requests on the channel within the main loop.  The reply's body
+ * is valid during the callback alone; error is 0, a positive errno, or ENOTCONN when
+ * the file system went away.
+ */
+typedef void (*IsdChannelDone)(int error, const void *body, gsize len, gpointer data);
+void isd_channel_request(struct IsdChannel *c, unsigned int type, unsigned int flags,
+			 const void *body, gsize len, IsdChannelDone done, gpointer data);
+/* The same, waiting: runs no main loop; replies to others are kept and dispatched later. */
+gboolean isd_channel_call(struct IsdChannel *c, unsigned int type, unsigned int flags,
+			  const void *body, gsize len, GByteArray *reply, GError **error);
+
+/*
+ * follow.c: read the own log from core->applied to its end into the state
+ * (one transaction of the caller's or its own) and tell the role of each record.
+ */
+typedef gboolean (*IsdRecordFunc)(IsdCore *core, const struct kml_record *r,
+				  guint64 offset, guint64 next, GError **error);
+gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error);
+
+/*
+ * reint.c: build a REINT batch and send it.  One batch at a time per IsdReint.
+ */
+typedef struct IsdReint IsdReint;
+IsdReint *isd_reint_new(gboolean log, const guint8 peer[16]);
+void isd_reint_free(IsdReint *b);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdReint, isd_reint_free)
+/* FALSE when the batch is full: send it first.  r is encoded at once. */
+gboolean isd_reint_add(IsdReint *b, const struct kml_record *r, const struct izo_guard *guard,
+		       const struct izo_guard *tguard, guint32 flags);
+guint isd_reint_count(const IsdReint *b);
+/* Send; results live in b until the next call.  Empties the batch. */
+gboolean isd_reint_send(IsdReint *b, IsdCore *core, guint64 remote_recno, guint64 remote_offset,
+			const struct izo_reint_result **ret_results, GError **error);
+struct izo_guard isd_guard_absent(void);
+struct izo_guard isd_guard_object(const IsdObject *o, guint32 flags);
+
+/* log.c: one line per change of state; debug bits INFO 1 KML 2 UPCALL 4 HTTP 8 REINT 16 */
+enum { ISD_D_INFO = 1, ISD_D_KML = 2, ISD_D_UPCALL = 4, ISD_D_HTTP = 8, ISD_D_REINT = 16 };
+extern unsigned int isd_debug_bits;
+void isd_log(int priority, const char *peer, guint64 recno, const char *format, ...) G_GNUC_PRINTF(4, 5);
+#define isd_debug(bit, ...) do { if (G_UNLIKELY(isd_debug_bits & (bit))) isd_log(7, NULL, 0, __VA_ARGS__); } while (0)
+
+/*
+ * Roles.  status adds members to the JSON object that `izoctl status --json` prints.
+ */
+typedef struct {
+	const char	*listen;	/* address, NULL: loopback */
+	guint		port;
+	gboolean	insecure;
+} IsdServerOptions;
+typedef struct {
+	const char	*server;	/* HOST[:PORT] */
+	const char	*fset;		/* NULL: as the own fileset is called */
+	gboolean	insecure;
+} IsdClientOptions;
+
+gboolean isd_server_start(IsdCore *core, const IsdServerOptions *o, GError **error);
+void isd_server_log_grew(IsdCore *core);
+void isd_server_status(IsdCore *core, JsonBuilder *b);
+void isd_server_stop(IsdCore *core);
+
+gboolean isd_client_start(IsdCore *core, const IsdClientOptions *o, GError **error);
+void isd_client_log_grew(IsdCore *core);
+void isd_client_status(IsdCore *core, JsonBuilder *b);
+/* sync: done(TRUE) once all of both sides is on the other (izoctl sync). */
+typedef void (*IsdSyncDone)(gboolean ok, const char *message, gpointer data);
+void isd_client_sync(IsdCore *core, IsdSyncDone done, gpointer data);
+void isd_client_stop(IsdCore *core);
+
+#endif
