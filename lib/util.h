@@ -11,8 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* CRC-32C (Castagnoli, RFC 3720 B.4); start with crc 0, chain by passing the result. */
-uint32_t crc32c(uint32_t crc, const void *buf, size_t len);
+#include "crc32c.h"
 
 /* 36 characters and NUL */
 #define UUID_TEXT	37
@@ -22,8 +21,9 @@ bool uuid_parse(const char *text, uint8_t ret_uuid[16]);
 int uuid_make(uint8_t ret_uuid[16]);
 
 /*
- * A name as people see it: bytes below 33, 127, '\\' and bytes that are not
- * valid UTF-8 become \ooo.  Returns a new string (free()), or NULL.
+ * A name as people see it: bytes below 33, 127, '\\', bytes that are not
+ * valid UTF-8 and the control characters U+0080 to U+009F become \ooo.
+ * Returns a new string (free()), or NULL.
  */
 char *name_escape(const char *name, size_t len);
 
