@@ -3,6 +3,8 @@
  * The daemon's end of the channel (doc/channel.md): one message per read or
  * write, on the module's character device or the FUSE file system's socket.
  */
+#include <config.h>
+
 #include "chan.h"
 
 #include <errno.h>

@@ -3,6 +3,8 @@
  * The last_rcvd file (doc/last_rcvd.md): an array of slots, one for each
  * peer.  Moved by the file system with each batch, read by the daemon.
  */
+#include <config.h>
+
 #include "last_rcvd.h"
 
 #include <errno.h>

@@ -3,6 +3,8 @@
  * Uuids, names for people, whole reads and writes, inode generations: what
  * every program of user space needs.
  */
+#include <config.h>
+
 #include "util.h"
 
 #include <errno.h>
