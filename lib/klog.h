@@ -21,14 +21,17 @@ struct klog_header {
 	char		fileset[64];
 };
 
-/* Make a new log of a header alone; fails with -EEXIST if the file is there. */
+/*
+ * Make a new log of a header alone, durably; fails with -EEXIST if the file is
+ * there.  first_offset and first_recno 0: those of a log that begins.
+ */
 int klog_create(int dirfd, const char *path, const struct klog_header *h);
 /* Open for reading.  -EBADMSG: no KML; -EPROTONOSUPPORT: another version. */
 int klog_open(int dirfd, const char *path, struct klog **ret_log);
-/* The same for a descriptor, which then belongs to the log. */
+/* The same for a descriptor, which then belongs to the log (not on failure). */
 int klog_open_fd(int fd, struct klog **ret_log);
 void klog_close(struct klog *log);
-/* Read the header again (the front may have been given back). */
+/* Read the header again (the front may have been given back).  ret_h may be NULL. */
 int klog_header(struct klog *log, struct klog_header *ret_h);
 
 /*
@@ -51,12 +54,25 @@ int klog_read_back(struct klog *log, uint64_t offset, struct kml_record *ret_rec
 int klog_end(struct klog *log, uint64_t *ret_offset, uint64_t *ret_recno);
 
 /*
- * Read all records and check numbers, lengths, checksums.  why gets a sentence about the
- * first fault (-EBADMSG).  counts the records.
+ * Where the unbroken run of records ends that begins at offset with number
+ * recno + 1.  For the log's owner after a crash, who knows up to where the log
+ * was durable: nothing counts behind the first record that is not whole, even if
+ * later ones are, because their pages may have been written in any order.
+ */
+int klog_end_from(struct klog *log, uint64_t offset, uint64_t recno,
+		  uint64_t *ret_offset, uint64_t *ret_recno);
+
+/*
+ * Read all records and check numbers, lengths, checksums.  why gets a sentence
+ * about the first fault (-EBADMSG).  A tail that is not whole is no fault.
  */
 int klog_verify(struct klog *log, uint64_t *ret_records, char *why, size_t why_size);
 
-/* Move the front: header first, durably, then the hole before offset. */
+/*
+ * Move the front to offset, where record recno ends (as in struct izo_pos; it
+ * is the last one that is given back): header first, durably, then the hole.
+ * -EINVAL if recno does not end there, -ERANGE if it is given back already.
+ */
 int klog_punch(int fd, uint64_t offset, uint64_t recno);
 
 #endif
