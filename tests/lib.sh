@@ -97,6 +97,41 @@ fails()
 	fi
 }
 
+# sub NAME COMMAND...: a command with TAP output of its own becomes part of ours.
+sub()
+{
+	sub_name=$1
+	shift
+	{ "$@" 2>&1; echo "# status $?"; } |
+	awk -v n="$tap_n" -v name="$sub_name" -v state="$TMP/sub.state" '
+	function result(good, text) {
+		n++
+		failed += !good
+		print (good ? "ok " : "not ok ") n " - " name text
+		fflush()
+	}
+	/^# status [0-9]+$/ { status = $3; next }
+	/^ok |^not ok / {
+		good = /^ok/
+		mine += !good
+		sub(/^(not )?ok [0-9]*( - )?/, "")
+		result(good, ": " $0)
+		next
+	}
+	/^1\.\.0 # SKIP/ { sub(/^1\.\.0/, ""); planned = 1; result(1, " " $0); next }
+	/^1\.\.[0-9]+/ { planned = 1; next }
+	/^Bail out!/ { mine++; planned = 1; result(0, ": " $0); next }
+	{ print (/^#/ ? "" : "# ") $0; fflush() }
+	END {
+		if (!planned || (status && status != 77 && !mine))
+			result(0, ": ended with status " status)
+		print n, failed + 0 > state
+	}'
+	read -r tap_n sub_failed <"$TMP/sub.state" || sub_failed=1
+	tap_failed=$((tap_failed + sub_failed))
+	[ "$sub_failed" -eq 0 ]
+}
+
 # End of a script: the plan, and the exit status.
 done_testing()
 {
