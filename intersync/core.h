@@ -10,23 +10,9 @@
 #include <json-glib/json-glib.h>
 
 #include "chan.h"
+#include "error.h"
 #include "klog.h"
 #include "state.h"
-
-#define ISD_ERROR isd_error_quark()
-GQuark isd_error_quark(void);
-
-typedef enum {
-	ISD_ERROR_FAILED,
-	ISD_ERROR_STALE,	/* a guard or a version did not hold */
-	ISD_ERROR_EPOCH,	/* 409 */
-	ISD_ERROR_GONE,		/* 410 */
-	ISD_ERROR_BUSY,		/* 425 */
-	ISD_ERROR_NETWORK,	/* try again later */
-	ISD_ERROR_PROTOCOL,	/* the peer sends nonsense */
-	ISD_ERROR_NOSPC,
-	ISD_ERROR_FATAL,	/* no use in going on: wrong fileset ... */
-} IsdError;
 
 typedef struct {
 	char		*dir;		/* mount point */
@@ -62,8 +48,10 @@ gboolean isd_channel_call(struct IsdChannel *c, unsigned int type, unsigned int 
  * follow.c: read the own log from core->applied to its end into the state
  * (one transaction of the caller's or its own) and tell the role of each record.
  */
+/* Called before the record changes the state: what it removes can still be looked up. */
 typedef gboolean (*IsdRecordFunc)(IsdCore *core, const struct kml_record *r,
 				  guint64 offset, guint64 next, GError **error);
+/* On an error the state and core->applied are as at the last commit. */
 gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error);
 
 /*
@@ -77,11 +65,33 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdReint, isd_reint_free)
 gboolean isd_reint_add(IsdReint *b, const struct kml_record *r, const struct izo_guard *guard,
 		       const struct izo_guard *tguard, guint32 flags);
 guint isd_reint_count(const IsdReint *b);
-/* Send; results live in b until the next call.  Empties the batch. */
+/*
+ * Send; results (little-endian, as in channel.h; one per added record) live in b
+ * until the next call.  Empties the batch.  A record that could not be encoded gets
+ * EMSGSIZE or EINVAL as its result and is not sent.  An empty batch only moves last_rcvd.
+ */
 gboolean isd_reint_send(IsdReint *b, IsdCore *core, guint64 remote_recno, guint64 remote_offset,
 			const struct izo_reint_result **ret_results, GError **error);
 struct izo_guard isd_guard_absent(void);
+/*
+ * "It is still this object", with more IZO_G_* in flags.  IZO_G_CTIME is left
+ * out for directories: the log does not tell their change times.
+ */
 struct izo_guard isd_guard_object(const IsdObject *o, guint32 flags);
+
+/*
+ * core.c: end the program after the current callback; "" logs nothing.  A role
+ * calls it when there is no use in going on (status 1).
+ */
+void isd_core_quit(IsdCore *core, int status, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/*
+ * fault.c: a named point where a test can make the daemon die as by kill -9:
+ * ISD_FAULT=name:N in the environment, at the Nth pass.  Costs a comparison.
+ */
+void isd_fault_point(const char *name);
+extern gboolean isd_fault_armed;
+#define isd_fault(name) do { if (G_UNLIKELY(isd_fault_armed)) isd_fault_point(name); } while (0)
 
 /* log.c: one line per change of state; debug bits INFO 1 KML 2 UPCALL 4 HTTP 8 REINT 16 */
 enum { ISD_D_INFO = 1, ISD_D_KML = 2, ISD_D_UPCALL = 4, ISD_D_HTTP = 8, ISD_D_REINT = 16 };

@@ -16,6 +16,8 @@
 #include "record.h"
 
 typedef struct IsdState IsdState;
+struct sqlite3;
+struct sqlite3_stmt;
 
 #define ISD_ROOT_ID 1		/* the root directory's row */
 
@@ -50,7 +52,24 @@ IsdState *isd_state_open_ro(int dirfd, GError **error);
 void isd_state_close(IsdState *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdState, isd_state_close)
 
-/* Transactions nest; the outermost commits. */
+/*
+ * After opening, as root: the database and its -wal belong to root and gid, read only, and
+ * its -shm to uid and gid, writable, as SQLite's readers need it.  mod_intersync's user.
+ */
+gboolean isd_state_share(IsdState *s, guint uid, guint gid, GError **error);
+
+/*
+ * For tables of a role's own (names with the role's prefix, CREATE TABLE IF
+ * NOT EXISTS): the connection, and statements that are prepared once.  sql must
+ * be a literal, it is remembered by its address; reset the statement after use.  statedb.h has more.
+ */
+struct sqlite3 *isd_state_db(IsdState *s);
+struct sqlite3_stmt *isd_state_prepare(IsdState *s, const char *sql, GError **error);
+
+/*
+ * Transactions nest; the outermost commits.  After a rollback inside, nothing
+ * but a rollback of the outermost is possible: its commit fails.
+ */
 gboolean isd_state_begin(IsdState *s, GError **error);
 gboolean isd_state_commit(IsdState *s, GError **error);
 void isd_state_rollback(IsdState *s);
@@ -70,8 +89,13 @@ gboolean isd_state_set_text(IsdState *s, const char *key, const char *value, GEr
 gboolean isd_state_apply(IsdState *s, const struct kml_record *r, gboolean is_server,
 			 GError **error);
 
-/* Fill an empty database from a catalog stream in memory pieces: the file "base". */
+/*
+ * Fill the database from the file "base", or with the root alone when there
+ * is none.  What was in it is dropped.  Sets "base_loaded" at its end: without it, call it (again).
+ */
 gboolean isd_state_load_base(IsdState *s, int dirfd, GError **error);
+/* Forget everything: objects, names, xattrs, origins, values. */
+gboolean isd_state_wipe(IsdState *s, GError **error);
 
 /*
  * Lookups: TRUE and *ret_found; rows that are absent are no error.
@@ -89,7 +113,9 @@ gboolean isd_state_counts(IsdState *s, guint64 *ret_objects, guint64 *ret_bytes,
 
 /*
  * Direct changes: what REINT or the catalog made true without a record in the
- * own log.
+ * own log.  Each does what it says and no more: put_name rebinds a name that was
+ * another object's, drop_name leaves the object; drop_object takes its names,
+ * xattrs and origins along.  Drop objects that lost their last name: isd_state_a_name() tells.
  */
 gboolean isd_state_add_object(IsdState *s, IsdObject *o, GError **error);	/* sets o->id */
 gboolean isd_state_put_object(IsdState *s, const IsdObject *o, GError **error);
@@ -118,6 +144,12 @@ gboolean isd_state_origin(IsdState *s, const guint8 peer[16], guint64 recno,
 gboolean isd_state_origin_object(IsdState *s, const guint8 peer[16], struct kml_oid theirs,
 				 IsdObject *ret, gboolean *ret_found, GError **error);
 gboolean isd_state_origin_forget(IsdState *s, const guint8 peer[16], guint64 upto, GError **error);
+/*
+ * The same, but for own records behind `seen`: as long as the peer has not come
+ * past them in our log, isd_state_last_by() has to know that they were its own.
+ */
+gboolean isd_state_origin_forget_seen(IsdState *s, const guint8 peer[16], guint64 upto,
+				      guint64 seen, GError **error);
 /* Was the object's content/attributes last changed by this peer's own record? */
 gboolean isd_state_last_by(IsdState *s, const guint8 peer[16], guint64 own_recno,
 			   gboolean *ret, GError **error);

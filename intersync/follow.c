@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Following the own log: every record behind core->applied goes to the role
+ * and into the state.  Called by core.c at the start, and by the roles when
+ * the log has grown.
+ */
+#include "daemon.h"
+
+#include <errno.h>
+
+#define BATCH	8192	/* records per transaction */
+
+static void bad_log(IsdCore *core, int rc, GError **error)
+{
+	if (rc == -ERANGE)
+		g_set_error(error, ISD_ERROR, ISD_ERROR_FATAL,
+			    "%s: the log no longer has what the state needs (offset %"
+			    G_GUINT64_FORMAT "): the state has to be made anew", core->dir,
+			    core->applied);
+	else
+		g_set_error(error, ISD_ERROR, ISD_ERROR_FATAL,
+			    "%s: the log cannot be read at offset %" G_GUINT64_FORMAT
+			    ": %s; see kmlprint --verify", core->dir, core->applied,
+			    g_strerror(-rc));
+}
+
+/* 1: taken in; 0: there is no more; -1: error */
+static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
+{
+	struct kml_record r;
+	guint64 at = core->applied;
+	uint64_t next;
+	int rc = klog_read(core->log, at, &r, &next);
+
+	if (rc < 0)
+		bad_log(core, rc, error);
+	if (rc <= 0)
+		return rc < 0 ? -1 : 0;
+	isd_debug(ISD_D_KML, "record %" G_GUINT64_FORMAT " %s", (guint64) r.recno,
+		  kml_opcode_name(r.opcode) ? kml_opcode_name(r.opcode) : "?");
+	if (each && !each(core, &r, at, next, error))
+		return -1;
+	if (!isd_state_apply(core->state, &r, core->is_server, error))
+		return -1;
+	core->applied = next;
+	if (next > core->log_end) {
+		core->log_end = next;
+		core->log_recno = r.recno;
+	}
+	return 1;
+}
+
+/* One transaction; *ret_more if there may be more behind it. */
+static gboolean one_batch(IsdCore *core, IsdRecordFunc each, gboolean *ret_more, GError **error)
+{
+	guint64 before = core->applied;
+	int rc = 1;
+
+	for (guint i = 0; i < BATCH && rc > 0; i++)
+		rc = one_record(core, each, error);
+	*ret_more = rc > 0;
+	if (rc < 0)
+		return FALSE;
+	return core->applied == before ||
+	       isd_state_set_u64(core->state, "local_offset", core->applied, error);
+}
+
+gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error)
+{
+	gboolean more = TRUE;
+
+	/* The caller may have rolled back what an earlier call did. */
+	if (!isd_state_get_u64(core->state, "local_offset", &core->applied, error))
+		return FALSE;
+	while (more) {
+		guint64 before = core->applied;
+
+		if (!isd_state_begin(core->state, error))
+			return FALSE;
+		if (!one_batch(core, each, &more, error)) {
+			isd_state_rollback(core->state);
+			core->applied = before;
+			return FALSE;
+		}
+		isd_fault("follow-commit");
+		if (!isd_state_commit(core->state, error)) {
+			core->applied = before;
+			return FALSE;
+		}
+	}
+	return TRUE;
+}
