@@ -49,7 +49,7 @@ static gboolean bind_name(const Apply *a, gint64 parent, struct kml_str name, gi
 	guint64 n = a->r->recno;
 
 	return isd_name_bind(a->s, parent, name, id, a->is_server ? n : 0, a->is_server ? 0 : n,
-			     error);
+			     !a->is_server, error);
 }
 
 /* Is this attribute told by the record?  valid 0 means all. */
@@ -96,14 +96,41 @@ static gboolean put_made(const Apply *a, IsdObject *o, GError **error)
 	       isd_obj_update(a->s, &a->obj, o, error);
 }
 
+/*
+ * On lower file systems without generations the number of an object that is
+ * gone comes again: its row, if it waits for the client, lets go of it.
+ */
+static gboolean free_number(Apply *a, GError **error)
+{
+	IsdObject n = a->obj;
+	gboolean nameless = FALSE;
+
+	if (!a->known)
+		return TRUE;
+	if (!isd_obj_is_nameless(a->s, a->obj.id, &nameless, error))
+		return FALSE;
+	if (!nameless)
+		return TRUE;
+	n.oid = (struct kml_oid) { 0 };
+	if (!isd_obj_update(a->s, &a->obj, &n, error))
+		return FALSE;
+	isd_object_clear(&a->obj);
+	memset(&a->obj, 0, sizeof(a->obj));
+	a->known = FALSE;
+	return TRUE;
+}
+
 /* CREATE, MKDIR, SYMLINK, MKNOD; also of an object that is known already. */
 static gboolean apply_make(Apply *a, GError **error)
 {
 	const struct kml_record *r = a->r;
-	g_auto(IsdObject) o = { .id = a->known ? a->obj.id : 0, .oid = r->obj };
+	g_auto(IsdObject) o = { .oid = r->obj };
 
 	if (!a->parent || !r->name.ptr || !r->obj.ino)
 		return TRUE;
+	if (!free_number(a, error))
+		return FALSE;
+	o.id = a->obj.id;
 	o.soid = a->obj.soid;
 	if (r->has_attr)
 		o.attr = r->attr;
@@ -134,7 +161,7 @@ static gboolean lose_name(Apply *a, const IsdObject *o, gint64 parent, struct km
 		take_ctime(&n, with_attr);
 	return isd_name_unbind(a->s, parent, name, o->id, error) &&
 	       isd_obj_update(a->s, o, &n, error) &&
-	       isd_obj_drop_if_nameless(a->s, o->id, error);
+	       isd_obj_drop_if_nameless(a->s, o->id, !a->is_server, error);
 }
 
 static gboolean apply_unlink(Apply *a, GError **error)
@@ -447,7 +474,20 @@ static gboolean base_link(IsdState *s, const struct kml_record *r, GError **erro
 		return FALSE;
 	if (!parent || !found || !r->tname.ptr)
 		return base_bad(r, error);
-	return isd_name_bind(s, parent, r->tname, o.id, 0, 0, error);
+	return isd_name_bind(s, parent, r->tname, o.id, 0, 0, FALSE, error);
+}
+
+/* Attributes that did not fit into the record of the object. */
+static gboolean base_xattr(IsdState *s, const struct kml_record *r, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (!isd_state_by_oid(s, r->obj, &o, &found, error))
+		return FALSE;
+	if (!found)
+		return base_bad(r, error);
+	return isd_obj_put_xattrs(s, o.id, r->xattrs, r->xattrs_len, error);
 }
 
 static gboolean base_record(IsdState *s, const struct kml_record *r, GError **error)
@@ -456,6 +496,8 @@ static gboolean base_record(IsdState *s, const struct kml_record *r, GError **er
 
 	if (r->opcode == KML_LINK)
 		return base_link(s, r, error);
+	if (r->opcode == KML_SETXATTR)
+		return base_xattr(s, r, error);
 	if (r->opcode != KML_MKDIR && r->opcode != KML_CREATE && r->opcode != KML_SYMLINK &&
 	    r->opcode != KML_MKNOD)
 		return base_bad(r, error);

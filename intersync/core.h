@@ -48,7 +48,7 @@ gboolean isd_channel_call(struct IsdChannel *c, unsigned int type, unsigned int 
  * follow.c: read the own log from core->applied to its end into the state
  * (one transaction of the caller's or its own) and tell the role of each record.
  */
-/* Called before the record changes the state: what it removes can still be looked up. */
+/* Called after the record was taken into the state, in the same transaction. */
 typedef gboolean (*IsdRecordFunc)(IsdCore *core, const struct kml_record *r,
 				  guint64 offset, guint64 next, GError **error);
 /* On an error the state and core->applied are as at the last commit. */
@@ -72,6 +72,14 @@ guint isd_reint_count(const IsdReint *b);
  */
 gboolean isd_reint_send(IsdReint *b, IsdCore *core, guint64 remote_recno, guint64 remote_offset,
 			const struct izo_reint_result **ret_results, GError **error);
+/*
+ * The same without waiting: done gets 0, an errno, or ENOTCONN, and the results, which are
+ * valid during the callback.  b is empty at once and can be filled again.
+ */
+typedef void (*IsdReintDone)(int error, const struct izo_reint_result *results, guint count,
+			     gpointer data);
+void isd_reint_submit(IsdReint *b, IsdCore *core, guint64 remote_recno, guint64 remote_offset,
+		      IsdReintDone done, gpointer data);
 struct izo_guard isd_guard_absent(void);
 /*
  * "It is still this object", with more IZO_G_* in flags.  IZO_G_CTIME is left

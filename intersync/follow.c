@@ -38,9 +38,9 @@ static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
 		return rc < 0 ? -1 : 0;
 	isd_debug(ISD_D_KML, "record %" G_GUINT64_FORMAT " %s", (guint64) r.recno,
 		  kml_opcode_name(r.opcode) ? kml_opcode_name(r.opcode) : "?");
-	if (each && !each(core, &r, at, next, error))
-		return -1;
 	if (!isd_state_apply(core->state, &r, core->is_server, error))
+		return -1;
+	if (each && !each(core, &r, at, next, error))
 		return -1;
 	core->applied = next;
 	if (next > core->log_end) {

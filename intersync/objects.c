@@ -266,17 +266,31 @@ gboolean isd_state_drop_object(IsdState *s, gint64 id, GError **error)
 	return FALSE;
 }
 
-gboolean isd_obj_drop_if_nameless(IsdState *s, gint64 id, GError **error)
+gboolean isd_obj_is_nameless(IsdState *s, gint64 id, gboolean *ret, GError **error)
 {
 	sqlite3_stmt *st;
-	int rc;
+	int rc = isd_sql_row(s, error, &st, "SELECT 1 FROM name WHERE id = ? LIMIT 1", "i", id);
 
-	if (id == ISD_ROOT_ID)
-		return TRUE;
-	rc = isd_sql_row(s, error, &st, "SELECT 1 FROM name WHERE id = ? LIMIT 1", "i", id);
+	if (rc < 0)
+		return FALSE;
+	*ret = rc == 0 && id != ISD_ROOT_ID;
 	if (rc > 0)
 		sqlite3_reset(st);
-	return rc < 0 ? FALSE : rc > 0 ? TRUE : drop_object(s, id, error);
+	return TRUE;
+}
+
+gboolean isd_obj_drop_if_nameless(IsdState *s, gint64 id, gboolean keep_known, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	gboolean nameless, found;
+
+	if (!isd_obj_is_nameless(s, id, &nameless, error))
+		return FALSE;
+	if (!nameless)
+		return TRUE;
+	if (keep_known && !isd_state_by_id(s, id, &o, &found, error))
+		return FALSE;
+	return o.soid.ino ? TRUE : drop_object(s, id, error);
 }
 
 gboolean isd_obj_set_mtime(IsdState *s, gint64 id, struct kml_time t, GError **error)
@@ -398,7 +412,7 @@ static gboolean bound_to(IsdState *s, gint64 parent, struct kml_str name, gint64
 }
 
 gboolean isd_name_bind(IsdState *s, gint64 parent, struct kml_str name, gint64 id,
-		       guint64 ver, guint64 lver, GError **error)
+		       guint64 ver, guint64 lver, gboolean keep_known, GError **error)
 {
 	gint64 before;
 
@@ -406,7 +420,8 @@ gboolean isd_name_bind(IsdState *s, gint64 parent, struct kml_str name, gint64 i
 	    !isd_sql_run(s, error, "INSERT OR REPLACE INTO name VALUES(?, ?, ?, ?, ?)", "ibiii",
 			 parent, name.ptr, name.len, id, (gint64) ver, (gint64) lver))
 		return FALSE;
-	return before == 0 || before == id || isd_obj_drop_if_nameless(s, before, error);
+	return before == 0 || before == id ||
+	       isd_obj_drop_if_nameless(s, before, keep_known, error);
 }
 
 gboolean isd_name_unbind(IsdState *s, gint64 parent, struct kml_str name, gint64 id,

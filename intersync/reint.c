@@ -118,22 +118,23 @@ static void collect(IsdReint *b, const struct izo_reint_result *from)
 	}
 }
 
-static gboolean take_reply(IsdReint *b, IsdCore *core, const GByteArray *reply, GError **error)
+static gboolean take_reply(IsdReint *b, IsdCore *core, const void *body, gsize len,
+			   GError **error)
 {
 	struct izo_pos pos;
 
-	if (reply->len != sizeof(pos) + b->sent * sizeof(struct izo_reint_result)) {
+	if (len != sizeof(pos) + b->sent * sizeof(struct izo_reint_result)) {
 		g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
-			    "%s: the file system answered %u bytes to REINT of %u records",
-			    core->dir, reply->len, b->sent);
+			    "%s: the file system answered %" G_GSIZE_FORMAT
+			    " bytes to REINT of %u records", core->dir, len, b->sent);
 		return FALSE;
 	}
-	memcpy(&pos, reply->data, sizeof(pos));
+	memcpy(&pos, body, sizeof(pos));
 	if (le64toh(pos.offset) > core->log_end) {
 		core->log_end = le64toh(pos.offset);
 		core->log_recno = le64toh(pos.recno);
 	}
-	collect(b, (const void *) (reply->data + sizeof(pos)));
+	collect(b, (const void *) ((const char *) body + sizeof(pos)));
 	return TRUE;
 }
 
@@ -150,7 +151,7 @@ gboolean isd_reint_send(IsdReint *b, IsdCore *core, guint64 remote_recno, guint6
 	if (b->sent || remote_recno)
 		ok = isd_channel_call(core->channel, IZO_MSG_REINT, 0, b->body->data,
 				      b->body->len, reply, error) &&
-		     take_reply(b, core, reply, error);
+		     take_reply(b, core, reply->data, reply->len, error);
 	else
 		collect(b, NULL);
 	isd_fault("reint-after");
@@ -158,6 +159,59 @@ gboolean isd_reint_send(IsdReint *b, IsdCore *core, guint64 remote_recno, guint6
 	if (ok && ret_results)
 		*ret_results = (const void *) b->results->data;
 	return ok;
+}
+
+typedef struct {
+	IsdReint	*b;		/* what is in flight: no body, for collect() */
+	IsdCore		*core;
+	IsdReintDone	done;
+	gpointer	data;
+} Flight;
+
+static void landed(int error, const void *body, gsize len, gpointer data)
+{
+	Flight *f = data;
+	g_autoptr(GError) why = NULL;
+
+	isd_fault("reint-after");
+	if (!error && !take_reply(f->b, f->core, body, len, &why)) {
+		isd_log(3, NULL, 0, "%s", why->message);
+		error = EPROTO;
+	}
+	if (error)
+		g_array_set_size(f->b->results, 0);
+	f->done(error, (const void *) f->b->results->data, f->b->results->len, f->data);
+	isd_reint_free(f->b);
+	g_free(f);
+}
+
+/* What collect() needs of b goes into a batch of its own. */
+static Flight *take_off(IsdReint *b, IsdCore *core, IsdReintDone done, gpointer data)
+{
+	Flight *f = g_new0(Flight, 1);
+	GArray *local = b->local;
+
+	f->b = isd_reint_new(FALSE, b->head.peer);
+	b->local = f->b->local;
+	f->b->local = local;
+	f->b->sent = b->sent;
+	f->core = core;
+	f->done = done;
+	f->data = data;
+	return f;
+}
+
+void isd_reint_submit(IsdReint *b, IsdCore *core, guint64 remote_recno, guint64 remote_offset,
+		      IsdReintDone done, gpointer data)
+{
+	Flight *f;
+
+	seal(b, remote_recno, remote_offset);
+	f = take_off(b, core, done, data);
+	isd_fault("reint-before");
+	isd_channel_request(core->channel, IZO_MSG_REINT, 0, b->body->data, b->body->len,
+			    landed, f);
+	empty(b);
 }
 
 struct izo_guard isd_guard_absent(void)

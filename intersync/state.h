@@ -85,6 +85,9 @@ gboolean isd_state_set_text(IsdState *s, const char *key, const char *value, GEr
  * xattrs, mtimes of the parents, versions (server: cver/aver/ver = recno,
  * client: lcver/laver/lver = recno), origins, and "local_recno".  Records about unknown objects
  * (unlinked while open) change nothing.  Idempotent for a repeated record.
+ *
+ * An object goes with its last name; but a client's that the server has (soid) stays
+ * without names until the client has settled it and drops it.
  */
 gboolean isd_state_apply(IsdState *s, const struct kml_record *r, gboolean is_server,
 			 GError **error);

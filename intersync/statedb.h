@@ -44,9 +44,11 @@ gboolean isd_sql_failed(IsdState *s, GError **error);
 gboolean isd_obj_update(IsdState *s, const IsdObject *old, const IsdObject *o, GError **error);
 gboolean isd_obj_dir_id(IsdState *s, struct kml_oid oid, gint64 *ret_id, GError **error);
 gboolean isd_obj_set_mtime(IsdState *s, gint64 id, struct kml_time t, GError **error);
-gboolean isd_obj_drop_if_nameless(IsdState *s, gint64 id, GError **error);
+/* keep_known: not if the server has it, too */
+gboolean isd_obj_drop_if_nameless(IsdState *s, gint64 id, gboolean keep_known, GError **error);
+gboolean isd_obj_is_nameless(IsdState *s, gint64 id, gboolean *ret, GError **error);
 gboolean isd_name_bind(IsdState *s, gint64 parent, struct kml_str name, gint64 id,
-		       guint64 ver, guint64 lver, GError **error);
+		       guint64 ver, guint64 lver, gboolean keep_known, GError **error);
 /* Only if the name is that object's. */
 gboolean isd_name_unbind(IsdState *s, gint64 parent, struct kml_str name, gint64 id,
 			 GError **error);
