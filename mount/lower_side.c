@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What is below the mount to be: a device, an image, a directory or a new tmpfs,
+ * mounted where only we can reach it, and the fileset in it.
+ */
+#include <config.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fileset.h"
+#include "lower.h"
+#include "mount.h"
+
+#define TMPFS_OPTIONS	"mode=0755"
+
+static int fail(const char *object, const char *what)
+{
+	say("%s: %s", object, what);
+	return -EX_FAIL;
+}
+
+static bool is_ext(const char *type)
+{
+	return !strcmp(type, "ext2") || !strcmp(type, "ext3") || !strcmp(type, "ext4");
+}
+
+/*
+ * The type to mount: what is there.  cache_type= is what somebody expects; the
+ * members of the ext family stand for each other, as old lines say ext3.
+ */
+static int find_type(const struct mount_options *o, const char *device, char ret_type[64])
+{
+	int fd, rc;
+
+	fd = open(device, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fail(o->source, strerror(errno));
+	rc = lower_probe(fd, ret_type, 64);
+	close(fd);
+	if (rc < 0)
+		return fail(o->source, strerror(-rc));
+	if (!rc)
+		return fail(o->source, "holds no file system; run mkizofs first");
+	if (!o->cache_type || !strcmp(o->cache_type, "auto") ||
+	    !strcmp(o->cache_type, ret_type) || (is_ext(o->cache_type) && is_ext(ret_type)))
+		return 0;
+	say("%s: holds %s, not %s as cache_type= says", o->source, ret_type, o->cache_type);
+	return -EX_FAIL;
+}
+
+static int open_device(const struct mount_options *o, const char *device)
+{
+	char type[64], why[512];
+	int fd, rc;
+
+	rc = lower_device_free(device);
+	if (rc)
+		return fail(o->source, rc == -EBUSY ? "is mounted or otherwise in use" :
+			    strerror(-rc));
+	rc = find_type(o, device, type);
+	if (rc)
+		return rc;
+	fd = lower_mount(type, device, o->lower, o->lower_attrs, why, sizeof(why));
+	return fd < 0 ? fail(o->source, why) : fd;
+}
+
+static int attach(const struct mount_options *o, char ret_path[32])
+{
+	int image_fd, fd;
+
+	image_fd = open(o->source, O_RDWR | O_CLOEXEC);
+	if (image_fd < 0)
+		return fail(o->source, strerror(errno));
+	fd = lower_loop(image_fd, false, ret_path);
+	close(image_fd);
+	if (fd == -EBUSY)
+		return fail(o->source, "is mounted or otherwise in use");
+	if (fd == -ENOENT)
+		return fail(o->source, "no loop devices here: modprobe loop");
+	return fd < 0 ? fail(o->source, strerror(-fd)) : fd;
+}
+
+static int open_image(const struct mount_options *o)
+{
+	char device[32];
+	int loop_fd, fd;
+
+	loop_fd = attach(o, device);
+	if (loop_fd < 0)
+		return loop_fd;
+	fd = open_device(o, device);
+	close(loop_fd);
+	return fd;
+}
+
+static int open_directory(const struct mount_options *o, const char *dir)
+{
+	char why[512];
+	int fd;
+
+	if (o->lower) {
+		say("%s: option %s is not known", dir, o->lower);
+		return -EX_USAGE;
+	}
+	fd = lower_clone(dir, o->lower_attrs, why, sizeof(why));
+	return fd < 0 ? fail(dir, why) : fd;
+}
+
+/* vintermezzo: a file system that begins and ends with the mount */
+static int open_virtual(struct mount_options *o)
+{
+	const char *type = o->cache_type ? o->cache_type : "tmpfs";
+	struct catalog_report report;
+	char why[512], *options;
+	int fd, rc;
+
+	if (!o->fileset && !(o->fileset = strdup(FILESET_DEFAULT)))
+		return fail(type, strerror(ENOMEM));
+	if (asprintf(&options, "%s%s%s", TMPFS_OPTIONS, o->lower ? "," : "",
+		     o->lower ? o->lower : "") < 0)
+		return fail(type, strerror(ENOMEM));
+	fd = lower_mount(type, o->source, options, o->lower_attrs, why, sizeof(why));
+	free(options);
+	if (fd < 0)
+		return fail(type, why);
+	rc = fileset_make(fd, o->fileset, 0, NULL, &report);
+	if (!rc)
+		return fd;
+	close(fd);
+	return fail(type, report.why);
+}
+
+static int open_any(struct mount_options *o)
+{
+	struct stat st;
+
+	if (o->virtual)
+		return open_virtual(o);
+	if (o->lowerdir)
+		return open_directory(o, o->lowerdir);
+	if (stat(o->source, &st))
+		return fail(o->source, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return open_directory(o, o->source);
+	if (S_ISBLK(st.st_mode))
+		return open_device(o, o->source);
+	if (S_ISREG(st.st_mode))
+		return open_image(o);
+	return fail(o->source, "no block device, no file, no directory");
+}
+
+/* Which fileset, and is it free? */
+static int find_fileset(struct mount_options *o, int root_fd)
+{
+	const char *object = o->lowerdir ? o->lowerdir : o->source;
+	char name[64];
+	int rc;
+
+	rc = fileset_find(root_fd, name);
+	if (rc == -ENOENT)
+		return fail(object, "holds no fileset; run mkizofs first");
+	if (rc == -ENOTUNIQ && !o->fileset)
+		return fail(object, "holds several filesets; say which with fileset=");
+	if (rc && rc != -ENOTUNIQ)
+		return fail(object, strerror(-rc));
+	if (!o->fileset && !(o->fileset = strdup(name)))
+		return fail(object, strerror(ENOMEM));
+	rc = fileset_exists(root_fd, o->fileset);
+	if (rc == -ENOENT) {
+		say("%s: holds the fileset %s, not %s", object, name, o->fileset);
+		return -EX_FAIL;
+	}
+	if (!rc)
+		rc = fileset_idle(root_fd, o->fileset);
+	if (rc)
+		return fail(object, rc == -EBUSY ? "its fileset is mounted already" :
+			    strerror(-rc));
+	return 0;
+}
+
+int lower_side_open(struct mount_options *o)
+{
+	int fd, rc;
+
+	fd = open_any(o);
+	if (fd < 0)
+		return fd;
+	rc = find_fileset(o, fd);
+	if (rc) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+int lower_side_device(struct mount_options *o, char ret_path[32], const char **ret_source)
+{
+	struct stat st;
+	int fd;
+
+	*ret_source = o->source;
+	if (o->virtual || o->lowerdir || stat(o->source, &st) || !S_ISREG(st.st_mode))
+		return -1;
+	fd = attach(o, ret_path);
+	*ret_source = ret_path;
+	return fd < 0 ? fd - 1 : fd;
+}
