@@ -107,8 +107,22 @@ extern unsigned int isd_debug_bits;
 void isd_log(int priority, const char *peer, guint64 recno, const char *format, ...) G_GNUC_PRINTF(4, 5);
 #define isd_debug(bit, ...) do { if (G_UNLIKELY(isd_debug_bits & (bit))) isd_log(7, NULL, 0, __VA_ARGS__); } while (0)
 
+#define ISD_PORT	8402	/* unless --port or HOST:PORT says otherwise */
+
 /*
- * Roles.  status adds members to the JSON object that `izoctl status --json` prints.
+ * Roles.  status adds members to the JSON object that `izoctl status --json`
+ * prints, after those of core.c (role, fileset, dir, log, applied, objects ...).
+ * izoctl knows these (leave out what does not apply; times in seconds since 1970):
+ *
+ *   state: "attaching", "following", "offline", "serving" ...; reason: a sentence;
+ *   since: time
+ *   both: conflicts: number of conflict copies kept;
+ *     blocked: { recno, what, why } the record that blocks, absent if none does
+ *   server: listen: "ADDRESS:PORT"
+ *   client: server: "HOST:PORT"; progress: { objects, of_objects, bytes, of_bytes } of the attach;
+ *     position: { offset, recno } applied of the server's log; server_end: { offset, recno };
+ *     lag: { records, bytes, seconds } behind the server;
+ *     pending: { records, bytes } of the own log that the server has not yet
  */
 typedef struct {
 	const char	*listen;	/* address, NULL: loopback */
@@ -124,6 +138,8 @@ typedef struct {
 gboolean isd_server_start(IsdCore *core, const IsdServerOptions *o, GError **error);
 void isd_server_log_grew(IsdCore *core);
 void isd_server_status(IsdCore *core, JsonBuilder *b);
+/* One value, an array of { name, replica, address, position: { offset, recno }, lag: { records }, last_seen }. */
+void isd_server_peers(IsdCore *core, JsonBuilder *b);
 void isd_server_stop(IsdCore *core);
 
 gboolean isd_client_start(IsdCore *core, const IsdClientOptions *o, GError **error);
