@@ -471,16 +471,23 @@ static int find_chain(struct klog *log, uint64_t pos, struct chain *c)
 	return 0;
 }
 
-/* Whether the head of record recno is at off and claims the bytes at pos. */
-static bool head_spans(struct klog *log, uint64_t off, uint64_t recno, uint64_t pos)
+/*
+ * Whether a chain lies within one torn record: the head of record recno is at
+ * off and claims all its bytes.  Not if the chain follows a trailer that agrees
+ * with off: then that is a whole record whose head is damaged.
+ */
+static bool swallowed(struct klog *log, uint64_t off, uint64_t recno, const struct chain *c)
 {
+	struct kml_rec_tail tail;
 	struct kml_rec d;
 
-	if (pread_all(log->fd, &d, sizeof(d), off) != 0)
+	if (c->start < off + RECORD_MIN || pread_all(log->fd, &d, sizeof(d), off) != 0 ||
+	    pread_all(log->fd, &tail, sizeof(tail), c->start - sizeof(tail)) != 0)
+		return false;
+	if (le32_to_cpu(tail.magic) == KML_REC_MAGIC && le32_to_cpu(tail.len) == c->start - off)
 		return false;
 	return le16_to_cpu(d.magic) == KML_REC_MAGIC && le64_to_cpu(d.recno) == recno &&
-	       off < pos && le32_to_cpu(d.len) <= KML_REC_MAX &&
-	       off + le32_to_cpu(d.len) > pos;
+	       le32_to_cpu(d.len) <= KML_REC_MAX && off + le32_to_cpu(d.len) > c->end;
 }
 
 /*
@@ -508,7 +515,7 @@ int klog_end(struct klog *log, uint64_t *ret_offset, uint64_t *ret_recno)
 	rc = find_chain(log, pos, &best);
 	for (c = best; !rc && !c.sound;) {
 		rc = find_chain(log, c.start, &c);
-		if (!rc && head_spans(log, c.end, c.last + 1, best.start))
+		if (!rc && swallowed(log, c.end, c.last + 1, &best))
 			best = c;
 	}
 	if (rc)

@@ -80,12 +80,10 @@ int uuid_make(uint8_t ret_uuid[16])
 	return 0;
 }
 
-/*
- * The length of the UTF-8 sequence at p, 0 if there is none: RFC 3629, that
- * is no overlong forms, no surrogates, nothing above U+10FFFF.
- */
-static size_t utf8_len(const unsigned char *p, size_t len)
+/* No overlong forms, no surrogates, nothing above U+10FFFF. */
+size_t utf8_len(const char *text, size_t len)
 {
+	const unsigned char *p = (const unsigned char *) text;
 	unsigned char low = 0x80, high = 0xbf;
 	size_t n, i;
 
@@ -123,7 +121,7 @@ static size_t plain_len(const unsigned char *p, size_t len)
 	/* U+0080 to U+009F: control characters, some terminals obey them */
 	if (p[0] == 0xc2 && len > 1 && p[1] < 0xa0)
 		return 0;
-	return utf8_len(p, len);
+	return utf8_len((const char *) p, len);
 }
 
 char *name_escape(const char *name, size_t len)

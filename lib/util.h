@@ -21,6 +21,12 @@ bool uuid_parse(const char *text, uint8_t ret_uuid[16]);
 int uuid_make(uint8_t ret_uuid[16]);
 
 /*
+ * The length of the UTF-8 sequence (RFC 3629) at p, of which len > 0 bytes are
+ * there; 0 if there is none.
+ */
+size_t utf8_len(const char *p, size_t len);
+
+/*
  * A name as people see it: bytes below 33, 127, '\\', bytes that are not
  * valid UTF-8 and the control characters U+0080 to U+009F become \ooo.
  * Returns a new string (free()), or NULL.
