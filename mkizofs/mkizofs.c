@@ -183,8 +183,9 @@ static int make_fileset(const struct options *o, int root_fd, bool adopt)
 		return rc;
 	}
 	if (report.outside)
-		say("warning: %" PRIu64 " files of %s have further names outside of it; "
-		    "what is written through those is not noticed", report.outside, o->target);
+		say("warning: %" PRIu64 " hard-linked file%s of %s also ha%s names outside of it; "
+		    "what is written through those is not noticed", report.outside,
+		    report.outside == 1 ? "" : "s", o->target, report.outside == 1 ? "s" : "ve");
 	if (adopt)
 		printf("%s: %s, %" PRIu64 " files and directories\n", o->target, o->fileset,
 		       report.objects);

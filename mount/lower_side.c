@@ -11,12 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fileset.h"
 #include "lower.h"
 #include "mount.h"
 
+#define WAIT_SECONDS	10
 #define TMPFS_OPTIONS	"mode=0755"
 
 static int fail(const char *object, const char *what)
@@ -28,6 +30,57 @@ static int fail(const char *object, const char *what)
 static bool is_ext(const char *type)
 {
 	return !strcmp(type, "ext2") || !strcmp(type, "ext3") || !strcmp(type, "ext4");
+}
+
+static void plain_field(char *s)
+{
+	char *d = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
+			*d++ = (s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0');
+			s += 3;
+		} else {
+			*d++ = *s;
+		}
+	}
+	*d = 0;
+}
+
+/* Does /proc/self/mounts show something mounted from this source? */
+static bool shown_mounted(const char *source)
+{
+	FILE *f = fopen("/proc/self/mounts", "re");
+	char *line = NULL;
+	bool found = false;
+	size_t size = 0;
+
+	if (!f)
+		return false;
+	while (!found && getline(&line, &size, f) > 0) {
+		line[strcspn(line, " ")] = 0;
+		plain_field(line);
+		found = strcmp(line, source) == 0;
+	}
+	free(line);
+	fclose(f);
+	return found;
+}
+
+/*
+ * umount(2) of a FUSE file system does not wait for its process, which then still has
+ * to write out and leave the lower one.  So what nobody has mounted any
+ * more gets time to become free: true, try again.
+ */
+static bool wait_free(const struct mount_options *o, unsigned int *tries)
+{
+	const char *source = o->lowerdir ? o->lowerdir : o->source;
+	const struct timespec tenth = { .tv_nsec = 100000000 };
+
+	if (++*tries > WAIT_SECONDS * 10 || shown_mounted(source))
+		return false;
+	nanosleep(&tenth, NULL);
+	return true;
 }
 
 /*
@@ -57,9 +110,11 @@ static int find_type(const struct mount_options *o, const char *device, char ret
 static int open_device(const struct mount_options *o, const char *device)
 {
 	char type[64], why[512];
+	unsigned int tries = 0;
 	int fd, rc;
 
-	rc = lower_device_free(device);
+	while ((rc = lower_device_free(device)) == -EBUSY && wait_free(o, &tries))
+		;
 	if (rc)
 		return fail(o->source, rc == -EBUSY ? "is mounted or otherwise in use" :
 			    strerror(-rc));
@@ -72,12 +127,14 @@ static int open_device(const struct mount_options *o, const char *device)
 
 static int attach(const struct mount_options *o, char ret_path[32])
 {
+	unsigned int tries = 0;
 	int image_fd, fd;
 
 	image_fd = open(o->source, O_RDWR | O_CLOEXEC);
 	if (image_fd < 0)
 		return fail(o->source, strerror(errno));
-	fd = lower_loop(image_fd, false, ret_path);
+	while ((fd = lower_loop(image_fd, false, ret_path)) == -EBUSY && wait_free(o, &tries))
+		;
 	close(image_fd);
 	if (fd == -EBUSY)
 		return fail(o->source, "is mounted or otherwise in use");
@@ -159,6 +216,7 @@ static int open_any(struct mount_options *o)
 static int find_fileset(struct mount_options *o, int root_fd)
 {
 	const char *object = o->lowerdir ? o->lowerdir : o->source;
+	unsigned int tries = 0;
 	char name[64];
 	int rc;
 
@@ -176,8 +234,10 @@ static int find_fileset(struct mount_options *o, int root_fd)
 		say("%s: holds the fileset %s, not %s", object, name, o->fileset);
 		return -EX_FAIL;
 	}
-	if (!rc)
-		rc = fileset_idle(root_fd, o->fileset);
+	if (rc)
+		return fail(object, strerror(-rc));
+	while ((rc = fileset_idle(root_fd, o->fileset)) == -EBUSY && wait_free(o, &tries))
+		;
 	if (rc)
 		return fail(object, rc == -EBUSY ? "its fileset is mounted already" :
 			    strerror(-rc));

@@ -94,6 +94,15 @@ static int parse_flag(struct mount_options *o, int c)
 	}
 }
 
+/* /proc/mounts is to show a path that means something everywhere. */
+static void full_source(struct mount_options *o)
+{
+	static char path[PATH_MAX];
+
+	if (!o->virtual && !o->lowerdir && realpath(o->source, path))
+		o->source = path;
+}
+
 /* mount(8) puts SOURCE and DIR first: GNU getopt finds them anywhere. */
 static int parse(int argc, char **argv, struct mount_options *o)
 {
@@ -110,7 +119,10 @@ static int parse(int argc, char **argv, struct mount_options *o)
 	}
 	o->source = argv[optind];
 	o->dir = argv[optind + 1];
-	return options_check(o);
+	rc = options_check(o);
+	if (!rc)
+		full_source(o);
+	return rc;
 }
 
 static int check_dir(const struct mount_options *o)
