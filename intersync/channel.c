@@ -271,11 +271,8 @@ static void log_grew(int error, const void *body, gsize len, gpointer data)
 		return;
 	}
 	memcpy(&pos, body, sizeof(pos));
-	if (le64toh(pos.offset) > core->log_end) {
-		core->log_end = le64toh(pos.offset);
-		core->log_recno = le64toh(pos.recno);
-	}
-	isd_core_log_grew(core);
+	isd_core_saw_log(core, &pos);
+	core->log_grew(core);
 	isd_channel_watch_log(c);
 }
 

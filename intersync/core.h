@@ -14,7 +14,7 @@
 #include "klog.h"
 #include "state.h"
 
-typedef struct {
+typedef struct IsdCore {
 	char		*dir;		/* mount point */
 	char		*name;		/* of this replica, for people */
 	struct izo_info	info;
@@ -29,7 +29,8 @@ typedef struct {
 	guint64		log_end, log_recno;	/* as GROWN said */
 	guint64		applied;	/* offset up to which state has the own log */
 	struct IsdChannel *channel;
-	gpointer	role;		/* IsdServer or IsdClient */
+	gpointer	role;		/* IsdServer or IsdClient, set by its start function */
+	void		(*log_grew)(struct IsdCore *core);	/* the role's */
 } IsdCore;
 
 /*
@@ -135,6 +136,10 @@ typedef struct {
 	gboolean	insecure;
 } IsdClientOptions;
 
+/*
+ * start: the state is at core->applied, the log may have more: the role calls
+ * isd_follow().  log_grew is called once after start, too, and the main loop runs then.
+ */
 gboolean isd_server_start(IsdCore *core, const IsdServerOptions *o, GError **error);
 void isd_server_log_grew(IsdCore *core);
 void isd_server_status(IsdCore *core, JsonBuilder *b);

@@ -29,12 +29,43 @@ void isd_channel_watch_log(struct IsdChannel *c);
 /* core.c */
 IsdCore *isd_core_new(const char *dir, const char *name, gboolean is_server, GError **error);
 void isd_core_free(IsdCore *core);
-/* State and log: load the base once, take in what the log has more. */
+/*
+ * A core without state, channel and role, for izoctl when no daemon runs; the
+ * channel, which keeps a daemon away, is the caller's to close.
+ */
+IsdCore *isd_core_open(const char *dir, int *ret_channel, GError **error);
+/* Make the state usable: base once, the position in the log; the role follows from there. */
 gboolean isd_core_load(IsdCore *core, GError **error);
 /* Runs until isd_core_quit(); returns its status. */
 int isd_core_run(IsdCore *core);
-/* The role's callback on a growing log. */
-void isd_core_log_grew(IsdCore *core);
+
+/*
+ * address.c: the host of HOST, HOST:PORT or [V6]:PORT, and its port if there is one; NULL: no port
+ * number.  Does the host lead to this machine and nowhere else?
+ */
+char *isd_address_host(const char *address, guint *ret_port);
+gboolean isd_address_is_loopback(const char *host);
+
+/*
+ * check.c: compare log, state and tree.  found gets one sentence per difference;
+ * FALSE: the comparison itself failed.  Blocks; any thread, with its own connection.
+ */
+typedef struct {
+	guint64	records, objects, names, differences;
+} IsdCheckCounts;
+typedef void (*IsdCheckFound)(const char *sentence, gpointer data);
+gboolean isd_check(int root_fd, int meta_fd, IsdCheckFound found, gpointer data,
+		   IsdCheckCounts *ret, GError **error);
+
+/* The counts as members. */
+void isd_check_report(const IsdCheckCounts *n, JsonBuilder *b);
+
+/* status.c */
+void isd_core_status(IsdCore *core, JsonBuilder *b);
+void isd_core_saw_log(IsdCore *core, const struct izo_pos *pos);
+/* Members of the object that b is in; bytes that are no UTF-8 are replaced. */
+void isd_json_text(JsonBuilder *b, const char *name, const char *value);
+void isd_json_number(JsonBuilder *b, const char *name, guint64 value);
 
 /* control.c: the socket that izoctl talks to. */
 struct IsdControl *isd_control_start(IsdCore *core, GError **error);

@@ -4,7 +4,7 @@
  * makes them true.  Both roles use it: the server with logging, the client
  * without.  doc/channel.md has the rules.
  */
-#include "core.h"
+#include "daemon.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -130,10 +130,7 @@ static gboolean take_reply(IsdReint *b, IsdCore *core, const void *body, gsize l
 		return FALSE;
 	}
 	memcpy(&pos, body, sizeof(pos));
-	if (le64toh(pos.offset) > core->log_end) {
-		core->log_end = le64toh(pos.offset);
-		core->log_recno = le64toh(pos.recno);
-	}
+	isd_core_saw_log(core, &pos);
 	collect(b, (const void *) ((const char *) body + sizeof(pos)));
 	return TRUE;
 }

@@ -298,20 +298,16 @@ void isd_state_close(IsdState *s)
 	g_free(s);
 }
 
+/* By name: closing a descriptor of these files would drop SQLite's locks on them. */
 static gboolean share_one(IsdState *s, const char *name, mode_t mode, uid_t uid, gid_t gid,
 			  GError **error)
 {
-	int fd = openat(s->dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-	if (fd < 0 && errno == ENOENT)
+	if (fchownat(s->dirfd, name, uid, gid, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    fchmodat(s->dirfd, name, mode, 0) == 0)
 		return TRUE;
-	if (fd >= 0 && fchown(fd, uid, gid) == 0 && fchmod(fd, mode) == 0) {
-		close(fd);
+	if (errno == ENOENT)
 		return TRUE;
-	}
 	g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "%s: %s", name, g_strerror(errno));
-	if (fd >= 0)
-		close(fd);
 	return FALSE;
 }
 
