@@ -19,20 +19,20 @@ const struct klog_header sample_header = {
 	.fileset = "fset0",
 };
 
-static const struct kml_attrs file_attr = {
-	.mode = 0100644, .uid = 1000, .gid = 100, .nlink = 1, .size = 12345,
-	.mtime = { 1767225600, 123456789 }, .ctime = { 1767225601, 999999999 },
-};
+#define FILE_ATTR { \
+	.mode = 0100644, .uid = 1000, .gid = 100, .nlink = 1, .size = 12345, \
+	.mtime = { 1767225600, 123456789 }, .ctime = { 1767225601, 999999999 }, \
+}
 
-static const struct kml_attrs dir_attr = {
-	.mode = 042775, .uid = 1000, .gid = 100, .nlink = 2, .size = 4096,
-	.mtime = { -1, 1 }, .ctime = { 1767225602, 0 },
-};
+#define DIR_ATTR { \
+	.mode = 042775, .uid = 1000, .gid = 100, .nlink = 2, .size = 4096, \
+	.mtime = { -1, 1 }, .ctime = { 1767225602, 0 }, \
+}
 
-static const struct kml_attrs node_attr = {
-	.mode = 060660, .gid = 6, .nlink = 1, .rdev_major = 259, .rdev_minor = 1048575,
-	.mtime = { 4294967296, 0 }, .ctime = { 1767225602, 5 },
-};
+#define NODE_ATTR { \
+	.mode = 060660, .gid = 6, .nlink = 1, .rdev_major = 259, .rdev_minor = 1048575, \
+	.mtime = { 4294967296, 0 }, .ctime = { 1767225602, 5 }, \
+}
 
 static struct kml_range ranges[KML_RANGES_MAX];
 static char xattr_one[64], xattr_many[4096];
@@ -42,60 +42,60 @@ static const struct kml_record records[SAMPLE_ALL] = {
 	  .has_attr = true, .attr = { .mode = 0100600, .nlink = 1 }, .has_ptime = true,
 	  .ptime = { 1767225600, 1 } },
 	{ .opcode = KML_CREATE, .name = STR("with xattrs"), .dir = STR("/a/b"),
-	  .has_attr = true, .attr = file_attr, .has_ptime = true, .xattrs = xattr_many },
+	  .has_attr = true, .attr = FILE_ATTR, .has_ptime = true, .xattrs = xattr_many },
 	{ .opcode = KML_MKDIR, .name = STR("\xff\xfe\n\t \\\"\x01\x7f"),
-	  .dir = STR("/\xc3\xa4/\xe2\x82\xac"), .has_attr = true, .attr = dir_attr,
+	  .dir = STR("/\xc3\xa4/\xe2\x82\xac"), .has_attr = true, .attr = DIR_ATTR,
 	  .has_ptime = true, .ptime = { -2, 2 } },
 	{ .opcode = KML_UNLINK, .name = STR("file"), .dir = STR("/"), .has_old = true,
-	  .old = { 11, 12 }, .old_attr = file_attr, .has_ptime = true },
+	  .old = { 11, 12 }, .old_attr = FILE_ATTR, .has_ptime = true },
 	{ .opcode = KML_RMDIR, .name = STR("dir"), .dir = STR("/a"), .has_old = true,
-	  .old = { 0xffffffffffffffff, 0xffffffff }, .old_attr = dir_attr, .has_ptime = true },
+	  .old = { 0xffffffffffffffff, 0xffffffff }, .old_attr = DIR_ATTR, .has_ptime = true },
 	{ .opcode = KML_CLOSE, .name = STR("file"), .dir = STR("/a"), .has_attr = true,
-	  .attr = file_attr, .has_old = true, .old_attr = { .size = 12000 },
+	  .attr = FILE_ATTR, .has_old = true, .old_attr = { .size = 12000 },
 	  .has_ranges = true, .ranges = ranges, .n_ranges = 3 },
 	{ .opcode = KML_CLOSE, .flags = KML_F_RANGES_ALL | KML_F_REPLACED, .name = STR("file"),
-	  .dir = STR("/a"), .has_attr = true, .attr = file_attr, .has_old = true,
-	  .old = { 77, 78 }, .old_attr = file_attr, .has_origin = true,
+	  .dir = STR("/a"), .has_attr = true, .attr = FILE_ATTR, .has_old = true,
+	  .old = { 77, 78 }, .old_attr = FILE_ATTR, .has_origin = true,
 	  .origin_replica = { 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
 			      0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f },
 	  .origin_recno = 4711, .origin_obj = { 815, 7 } },
 	{ .opcode = KML_CLOSE, .flags = KML_F_RECOVERED, .name = STR("many"), .dir = STR("/"),
-	  .has_attr = true, .attr = file_attr, .has_ranges = true, .ranges = ranges,
+	  .has_attr = true, .attr = FILE_ATTR, .has_ranges = true, .ranges = ranges,
 	  .n_ranges = KML_RANGES_MAX },
 	{ .opcode = KML_SYMLINK, .name = STR("link"), .dir = STR("/a"),
 	  .link = STR("../no/such/place"), .has_attr = true,
 	  .attr = { .mode = 0120777, .nlink = 1, .size = 16 }, .has_ptime = true },
 	{ .opcode = KML_RENAME, .name = STR("old"), .dir = STR("/a"), .tname = STR("new"),
-	  .tdir = STR("/b/c"), .has_attr = true, .attr = file_attr, .has_old = true,
-	  .old = { 21, 22 }, .old_attr = file_attr, .has_ptime = true,
+	  .tdir = STR("/b/c"), .has_attr = true, .attr = FILE_ATTR, .has_old = true,
+	  .old = { 21, 22 }, .old_attr = FILE_ATTR, .has_ptime = true,
 	  .ptime = { 1767225600, 10 }, .tptime = { 1767225600, 11 } },
 	{ .opcode = KML_RENAME, .flags = KML_F_EXCHANGE, .name = STR("x"), .dir = STR("/"),
-	  .tname = STR("y"), .tdir = STR("/d"), .has_attr = true, .attr = dir_attr,
-	  .has_old = true, .old = { 31, 32 }, .old_attr = file_attr, .has_ptime = true },
+	  .tname = STR("y"), .tdir = STR("/d"), .has_attr = true, .attr = DIR_ATTR,
+	  .has_old = true, .old = { 31, 32 }, .old_attr = FILE_ATTR, .has_ptime = true },
 	{ .opcode = KML_SETATTR, .name = STR("file"), .dir = STR("/a"), .has_attr = true,
 	  .attr = { .valid = KML_A_MODE | KML_A_MTIME, .mode = 0100755, .nlink = 1,
 		    .mtime = { 1, 2 }, .ctime = { 3, 4 } },
-	  .has_old = true, .old_attr = file_attr },
+	  .has_old = true, .old_attr = FILE_ATTR },
 	{ .opcode = KML_LINK, .name = STR("file"), .dir = STR("/a"), .tname = STR("second"),
-	  .tdir = STR("/"), .has_attr = true, .attr = file_attr, .has_ptime = true },
+	  .tdir = STR("/"), .has_attr = true, .attr = FILE_ATTR, .has_ptime = true },
 	{ .opcode = KML_MKNOD, .name = STR("disk"), .dir = STR("/dev"), .has_attr = true,
-	  .attr = node_attr, .has_ptime = true },
+	  .attr = NODE_ATTR, .has_ptime = true },
 	{ .opcode = KML_SETXATTR, .name = STR("file"), .dir = STR("/a"), .has_attr = true,
-	  .attr = file_attr, .xattrs = xattr_one },
+	  .attr = FILE_ATTR, .xattrs = xattr_one },
 	{ .opcode = KML_REMOVEXATTR, .name = STR("file"), .dir = STR("/a"), .has_attr = true,
-	  .attr = file_attr, .xattrs = xattr_one },
-	{ .opcode = KML_SETATTR, .has_attr = true, .dir = STR("/"), .attr = dir_attr },
+	  .attr = FILE_ATTR, .xattrs = xattr_one },
+	{ .opcode = KML_SETATTR, .has_attr = true, .dir = STR("/"), .attr = DIR_ATTR },
 	{ .opcode = KML_RESYNC, .name = STR("a"), .dir = STR("/"), .flags = KML_F_RECOVERED },
 	{ .opcode = 200, .flags = 0xffff, .name = STR("of a later version") },
 	/* the wire's */
 	{ .opcode = KML_CREATE, .name = STR("inline"), .dir = STR("/"), .has_attr = true,
-	  .attr = file_attr, .data = STR("the content\0of the file"), .has_version = true,
+	  .attr = FILE_ATTR, .data = STR("the content\0of the file"), .has_version = true,
 	  .version_content = 5, .version_attr = 6, .ref_own = KML_REF_OBJ | KML_REF_PARENT },
 	{ .opcode = KML_CLOSE, .name = STR("big"), .dir = STR("/"), .has_attr = true,
-	  .attr = file_attr, .has_ranges = true, .ranges = ranges, .n_ranges = 1,
+	  .attr = FILE_ATTR, .has_ranges = true, .ranges = ranges, .n_ranges = 1,
 	  .file = STR("0123456789abcdef-17") },
 	{ .opcode = KML_CREATE, .name = STR("empty"), .dir = STR("/"), .has_attr = true,
-	  .attr = file_attr, .data = { "", 0 }, .ref_own = 0x8000000f },
+	  .attr = FILE_ATTR, .data = { "", 0 }, .ref_own = 0x8000000f },
 	{ .opcode = KML_CATALOG_END },
 };
 
