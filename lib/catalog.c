@@ -79,7 +79,7 @@ struct walk {
 
 static int complain(struct walk *w, const char *name, int error, const char *what)
 {
-	size_t n = w->levels ? w->levels[w->depth - 1].path_len : 0;
+	size_t n = w->depth ? w->levels[w->depth - 1].path_len : 0;
 	char *dir = name_escape(w->path ? w->path : "", n);
 	char *base = name_escape(name, strlen(name));
 
