@@ -25,6 +25,7 @@
 #include <getopt.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -327,17 +328,19 @@ static void forget(void)
 static void replay_journal(void)
 {
 	FILE *f = fdopen(dup(journal), "r");
-	struct op o = { 0 };
+	struct op o = { 0 }, next;
 	char line[256];
 	unsigned long n;
 	bool open = false;
 
 	forget();
 	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "B %lu %c %d %d %lu %lu %lu", &n, &o.what, &o.file,
-			   &o.to, &o.off, &o.len, &o.seed) == 7) {
+		if (sscanf(line, "B %lu %c %d %d %lu %lu %lu", &n, &next.what,
+			   &next.file, &next.to, &next.off, &next.len,
+			   &next.seed) == 7) {
 			if (open)	/* the writer was killed in between */
-				model_unknown(&(struct op){ .what = o.what });
+				model_unknown(&o);
+			o = next;
 			open = true;
 			counter = n;
 			continue;
