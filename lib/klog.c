@@ -62,6 +62,7 @@ static void header_to_disk(struct kml_header *d, const struct klog_header *h)
 	d->crc = cpu_to_le32(header_crc(d));
 }
 
+/* -EAGAIN: the checksum is wrong. */
 static int header_from_disk(struct klog_header *h, const struct kml_header *d)
 {
 	if (memcmp(d->magic, KML_MAGIC, sizeof(d->magic)) != 0)
@@ -69,7 +70,7 @@ static int header_from_disk(struct klog_header *h, const struct kml_header *d)
 	if (le32_to_cpu(d->version) != KML_VERSION)
 		return -EPROTONOSUPPORT;
 	if (le32_to_cpu(d->crc) != header_crc(d))
-		return -EBADMSG;
+		return -EAGAIN;
 	if (d->flags)
 		return -EPROTONOSUPPORT;
 	h->epoch = le64_to_cpu(d->epoch);
@@ -104,10 +105,10 @@ static int header_read(int fd, struct klog_header *h)
 		if (i)
 			nanosleep(&nap, NULL);
 		err = header_read_once(fd, h);
-		if (err != -EBADMSG)
-			break;
+		if (err != -EAGAIN)
+			return err;
 	}
-	return err;
+	return -EBADMSG;
 }
 
 static int header_write(int fd, const struct klog_header *h)

@@ -19,7 +19,7 @@
 
 #define RECORD_MIN	(sizeof(struct kml_rec) + sizeof(struct kml_rec_tail))
 #define OFFSETS		4096
-#define OWN_HEADER	0xff	/* the input has its own header; rarely, for it is slow */
+#define OWN_HEADER	0xff	/* the input has its own header */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -67,6 +67,16 @@ static void make_header(char *block)
 	memcpy(block, &h, sizeof(h));
 }
 
+static void mend_header(char *file)
+{
+	struct kml_header h;
+
+	memcpy(&h, file, sizeof(h));
+	h.crc = 0;
+	h.crc = cpu_to_le32(crc32c(0, &h, sizeof(h)));
+	memcpy(file, &h, sizeof(h));
+}
+
 static int make_file(const uint8_t *data, size_t size)
 {
 	size_t len = size - 1 + (data[0] == OWN_HEADER ? 0 : KML_HEADER_SIZE);
@@ -78,6 +88,8 @@ static int make_file(const uint8_t *data, size_t size)
 	if (data[0] != OWN_HEADER) {
 		make_header(file);
 		mend(file + KML_HEADER_SIZE, size - 1, data[0]);
+	} else if (len >= sizeof(struct kml_header)) {
+		mend_header(file);
 	}
 	must(pwrite_all(fd, file, len, 0) == 0);
 	free(file);
