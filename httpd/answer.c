@@ -8,8 +8,7 @@
 #include <http_connection.h>
 #include <stdlib.h>
 
-/* text as a JSON string */
-static const char *json_string(apr_pool_t *pool, const char *text)
+const char *mis_json_string(apr_pool_t *pool, const char *text)
 {
 	char *out = apr_palloc(pool, strlen(text) * 6 + 3), *p = out;
 
@@ -42,7 +41,7 @@ int mis_fail(struct mis_request *q, int status, const char *format, ...)
 	r->status = status;
 	if (status == HTTP_SERVICE_UNAVAILABLE)
 		apr_table_setn(r->headers_out, "Retry-After", "1");
-	text = apr_pstrcat(r->pool, "{\"error\": ", json_string(r->pool, text), "}\n", NULL);
+	text = apr_pstrcat(r->pool, "{\"error\": ", mis_json_string(r->pool, text), "}\n", NULL);
 	return mis_send_text(q, "application/json", text);
 }
 

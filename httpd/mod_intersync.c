@@ -129,7 +129,8 @@ static int no_file(request_rec *r)
 	return OK;
 }
 
-static int no_storage(request_rec *r)
+/* map_to_storage and access_checker_ex: who reaches this httpd may ask. */
+static int fine(request_rec *r)
 {
 	return OK;
 }
@@ -160,7 +161,7 @@ static char *next_part(apr_pool_t *pool, const char **path)
 
 static void parse_args(struct mis_request *q)
 {
-	char *args = q->r->args ? apr_pstrdup(q->r->pool, q->r->args) : NULL;
+	char *args = apr_pstrdup(q->r->pool, q->r->args ? q->r->args : "");
 	char *save, *part;
 
 	q->args = apr_table_make(q->r->pool, 4);
@@ -233,14 +234,15 @@ static int answer_fileset(struct mis_request *q, const char *name, const char *p
 static int handler(request_rec *r)
 {
 	struct mis_request *q = apr_pcalloc(r->pool, sizeof(*q));
-	const char *path = r->uri;
+	const char *path = r->uri, *name;
 
 	q->r = r;
 	q->kind = MIS_OTHER;
 	if (strncmp(path, "/intersync/", 11))
 		return mis_fail(q, HTTP_NOT_FOUND, "filesets are below /intersync/");
 	path += 11;
-	return answer_fileset(q, next_part(r->pool, &path), path);
+	name = next_part(r->pool, &path);
+	return answer_fileset(q, name, path);
 }
 
 static void register_hooks(apr_pool_t *pool)
@@ -248,7 +250,8 @@ static void register_hooks(apr_pool_t *pool)
 	ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
 	ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
 	ap_hook_translate_name(no_file, NULL, NULL, APR_HOOK_REALLY_FIRST);
-	ap_hook_map_to_storage(no_storage, NULL, NULL, APR_HOOK_REALLY_FIRST);
+	ap_hook_map_to_storage(fine, NULL, NULL, APR_HOOK_REALLY_FIRST);
+	ap_hook_access_checker_ex(fine, NULL, NULL, APR_HOOK_MIDDLE);
 	ap_hook_handler(handler, NULL, NULL, APR_HOOK_FIRST);
 	mis_privilege_hooks(pool);
 }

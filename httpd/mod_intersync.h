@@ -65,6 +65,8 @@ int mis_break_off(struct mis_request *q);
 /* buf from malloc(); Content-Length and all. */
 int mis_send(struct mis_request *q, const char *type, void *buf, size_t len);
 int mis_send_text(struct mis_request *q, const char *type, const char *text);
+/* text as a JSON string, with its quotes */
+const char *mis_json_string(apr_pool_t *pool, const char *text);
 /* A mis_sink; data is the request. */
 int mis_sink_client(void *data, void *buf, size_t len);
 /* Ends an answer that went through mis_sink_client(). */

@@ -45,9 +45,10 @@ static int answer_profile(struct mis_request *q)
 		"{\"fileset\": \"%s\", \"fileset_uuid\": \"%s\", \"replica_uuid\": \"%s\", "
 		"\"epoch\": %" PRIu64 ", \"protocol\": [1], \"first_offset\": %" PRIu64 ", "
 		"\"end_offset\": %" PRIu64 ", \"last_recno\": %" PRIu64 ", "
-		"\"name\": \"%s\", \"time\": %" APR_TIME_T_FMT "}\n",
+		"\"name\": %s, \"time\": %" APR_TIME_T_FMT "}\n",
 		q->f->name, fileset, replica, info.epoch, info.first_offset,
-		info.end_offset, info.last_recno, info.name, apr_time_sec(q->r->request_time)));
+		info.end_offset, info.last_recno, mis_json_string(q->r->pool, info.name),
+		apr_time_sec(q->r->request_time)));
 }
 
 /* fd and stamp of an open version; in the request's pool */
