@@ -97,7 +97,7 @@ static char *find_program(GError **error)
 static char *find_module(GError **error)
 {
 	const char *env = g_getenv("INTERSYNC_MODULE");
-	const char *path = env && *env ? env : ISD_HTTPD_MODDIR "/mod_intersync.so";
+	const char *path = env && *env ? env : ISD_MODULE;
 
 	if (path[0] != '/' || strpbrk(path, "\"\\\n"))
 		fail(error, "INTERSYNC_MODULE=%s: not an absolute path that httpd can take", path);
