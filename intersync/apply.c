@@ -68,15 +68,19 @@ static void take_owner_mode(IsdObject *o, const struct kml_attrs *attr)
 		o->attr.gid = attr->gid;
 }
 
-/* What every record with ATTR says: the guard's time and the number of names. */
+/* What every record with ATTR or OLD says: the guard's time and the number of names. */
+static void take_inode(IsdObject *o, const struct kml_attrs *attr)
+{
+	if (attr->ctime.sec || attr->ctime.nsec)
+		o->attr.ctime = attr->ctime;
+	if (attr->nlink)
+		o->attr.nlink = attr->nlink;
+}
+
 static void take_ctime(IsdObject *o, const struct kml_record *r)
 {
-	if (!r->has_attr)
-		return;
-	if (r->attr.ctime.sec || r->attr.ctime.nsec)
-		o->attr.ctime = r->attr.ctime;
-	if (r->attr.nlink)
-		o->attr.nlink = r->attr.nlink;
+	if (r->has_attr)
+		take_inode(o, &r->attr);
 }
 
 static void take_link(IsdObject *o, const struct kml_record *r)
@@ -149,16 +153,16 @@ static gboolean apply_make(Apply *a, GError **error)
 	return TRUE;
 }
 
-/* One name less; the object goes with the last one. */
+/* One name less, OLD tells how the object is then; it goes with the last one. */
 static gboolean lose_name(Apply *a, const IsdObject *o, gint64 parent, struct kml_str name,
-			  const struct kml_record *with_attr, GError **error)
+			  GError **error)
 {
 	IsdObject n = *o;
 
 	if (n.attr.nlink > 1 && !S_ISDIR(n.attr.mode))
 		n.attr.nlink--;
-	if (with_attr)
-		take_ctime(&n, with_attr);
+	if (a->r->has_old)
+		take_inode(&n, &a->r->old_attr);
 	return isd_name_unbind(a->s, parent, name, o->id, error) &&
 	       isd_obj_update(a->s, o, &n, error) &&
 	       isd_obj_drop_if_nameless(a->s, o->id, !a->is_server, error);
@@ -168,7 +172,7 @@ static gboolean apply_unlink(Apply *a, GError **error)
 {
 	if (!a->known || !a->parent || !a->r->name.ptr)
 		return TRUE;
-	return lose_name(a, &a->obj, a->parent, a->r->name, a->r, error);
+	return lose_name(a, &a->obj, a->parent, a->r->name, error);
 }
 
 static gboolean apply_link(Apply *a, GError **error)
@@ -187,8 +191,7 @@ static gboolean exchange(Apply *a, const IsdObject *other, GError **error)
 {
 	IsdObject n = *other;
 
-	if (a->r->old_attr.ctime.sec)
-		n.attr.ctime = a->r->old_attr.ctime;
+	take_inode(&n, &a->r->old_attr);
 	return isd_name_unbind(a->s, a->tparent, a->r->tname, other->id, error) &&
 	       bind_name(a, a->tparent, a->r->tname, a->obj.id, error) &&
 	       bind_name(a, a->parent, a->r->name, other->id, error) &&
@@ -208,7 +211,7 @@ static gboolean move(Apply *a, GError **error)
 	if (r->flags & KML_F_EXCHANGE)
 		return !found || exchange(a, &other, error);
 	if (found && other.id != a->obj.id &&
-	    !lose_name(a, &other, a->tparent, r->tname, NULL, error))
+	    !lose_name(a, &other, a->tparent, r->tname, error))
 		return FALSE;
 	return bind_name(a, a->tparent, r->tname, a->obj.id, error);
 }

@@ -38,11 +38,13 @@ static void grew(IsdCore *core)
 
 static void set_up(Test *t, GThreadFunc fs)
 {
-	int fds[2];
+	int fds[2], size = 2 * IZO_MSG_MAX;
 
 	memset(t, 0, sizeof(*t));
 	the_test = t;
 	g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), ==, 0);
+	/* A whole message has to fit, as in chan_open(). */
+	g_assert_cmpint(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)), ==, 0);
 	t->core.dir = (char *) "/test";
 	t->core.log_grew = grew;
 	t->core.channel = isd_channel_new(&t->core, fds[0]);

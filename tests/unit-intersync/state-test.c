@@ -139,6 +139,18 @@ static void test_repeated(void)
 	fixture_tear_down(&f);
 }
 
+static struct kml_record unlink_rec(Fixture *f, guint64 ino, const char *name, guint nlink)
+{
+	struct kml_record r = rec(f, KML_UNLINK, ino, f->root, name);
+
+	r.old = r.obj;
+	r.old_attr = r.attr;
+	r.old_attr.nlink = nlink;
+	r.has_old = true;
+	r.has_attr = false;
+	return r;
+}
+
 static void test_links(void)
 {
 	Fixture f;
@@ -153,14 +165,12 @@ static void test_links(void)
 	r.attr.nlink = 2;
 	apply(&f, &r);
 	g_assert_cmpuint(at(&f, ISD_ROOT_ID, "b"), ==, 20);
-	r = rec(&f, KML_UNLINK, 20, f.root, "a");
-	r.attr.nlink = 1;
+	r = unlink_rec(&f, 20, "a", 1);
 	apply(&f, &r);
 	g_assert_true(get(&f, 20, &o));
 	g_assert_cmpuint(o.attr.nlink, ==, 1);
-	g_assert_cmpint(o.attr.ctime.sec, ==, r.attr.ctime.sec);
-	r = rec(&f, KML_UNLINK, 20, f.root, "b");
-	r.attr.nlink = 0;
+	g_assert_cmpint(o.attr.ctime.sec, ==, r.old_attr.ctime.sec);
+	r = unlink_rec(&f, 20, "b", 0);
 	apply(&f, &r);
 	g_assert_false(is_there(&f, 20));
 	fixture_tear_down(&f);
