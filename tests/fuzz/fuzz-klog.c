@@ -165,14 +165,17 @@ static void check(struct klog *log, int fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct klog *log;
-	int fd;
+	int fd, own;
 
 	if (size == 0)
 		return 0;
 	fd = make_file(data, size);
-	if (klog_open_fd(dup(fd), &log) == 0) {
+	own = dup(fd);
+	if (klog_open_fd(own, &log) == 0) {
 		check(log, fd);
 		klog_close(log);
+	} else {
+		close(own);
 	}
 	close(fd);
 	return 0;

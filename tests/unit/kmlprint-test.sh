@@ -127,10 +127,10 @@ fails 2 'unrecognized' --wrong "$sample"
 code=$?
 for option in full json follow range op path reverse verify help version; do
 	grep -q -e "--$option" "$dir/out" || code=1
-	[ ! -f "$here/../../man/kmlprint.1" ] ||
-		grep -q "Fl -$option" "$here/../../man/kmlprint.1" || code=1
+	grep -q -e "Fl -$option" "$here/../../man/kmlprint.1" || code=1
+	grep -q -e "--$option" "$here/../../kmlprint/kmlprint.bash" || code=1
 done
-point "$code" "help and man page name every option"
+point "$code" "help, man page and completion name every option"
 "$kmlprint" -V | grep -q '^kmlprint .*[0-9]'
 point $? "the version"
 echo "1..$points"
