@@ -410,6 +410,36 @@ struct chain {
 	bool		sound;		/* cannot lie within a torn record, see below */
 };
 
+/*
+ * Whether nothing was ever written there: space that is reserved.  Only saves
+ * looking at it, so a file system that does not know is no error.
+ */
+static bool is_hole(const struct klog *log, uint64_t from, uint64_t to)
+{
+	off_t data = lseek(log->fd, from, SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : (uint64_t) data >= to;
+}
+
+/*
+ * Get the window that ends at p, which may move back over a hole or behind
+ * the end of a file that has just become shorter.
+ */
+static int window_back(struct klog *log, uint64_t *p)
+{
+	uint64_t from = *p > BUF_SIZE ? *p - BUF_SIZE : 0;
+	int err;
+
+	if (is_hole(log, from, *p)) {
+		*p = from;
+		return 0;
+	}
+	err = fill_back(log, *p);
+	if (!err && !in_window(log, *p))
+		*p = buf_end(log) & ~(uint64_t) 7;
+	return err;
+}
+
 /* The last record that ends at pos or before: 1 and where, or 0. */
 static int find_back(struct klog *log, uint64_t pos, struct kml_record *rec,
 		     uint64_t *ret_start, uint64_t *ret_end)
@@ -420,13 +450,10 @@ static int find_back(struct klog *log, uint64_t pos, struct kml_record *rec,
 
 	while (p >= log->header.first_offset + RECORD_MIN) {
 		if (!in_window(log, p)) {
-			err = fill_back(log, p);
+			err = window_back(log, &p);
 			if (err)
 				return err;
-			if (!in_window(log, p)) {
-				p = buf_end(log) & ~(uint64_t) 7;
-				continue;
-			}
+			continue;
 		}
 		n = ends_at(log, p, rec);
 		if (n < 0)
