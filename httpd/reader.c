@@ -48,7 +48,7 @@ void mis_pool_free(struct mis_pool *p)
 	free(p);
 }
 
-static struct mis_reader *reader_new(const struct mis_fileset *f)
+static struct mis_reader *reader_new(const struct mis_fileset *f, GError **error)
 {
 	struct mis_reader *r = calloc(1, sizeof(*r));
 	unsigned int i;
@@ -57,7 +57,7 @@ static struct mis_reader *reader_new(const struct mis_fileset *f)
 		return NULL;
 	for (i = 0; i < MIS_DIRS; i++)
 		r->dirs[i].fd = -1;
-	r->state = isd_state_open_ro(f->meta_fd, NULL);
+	r->state = isd_state_open_ro(f->meta_fd, error);
 	if (!r->state) {
 		free(r);
 		return NULL;
@@ -65,23 +65,26 @@ static struct mis_reader *reader_new(const struct mis_fileset *f)
 	return r;
 }
 
-struct mis_reader *mis_reader_get(const struct mis_fileset *f)
+struct mis_reader *mis_reader_get(const struct mis_fileset *f, char *why, size_t size)
 {
 	struct mis_pool *p = f->pool;
 	struct mis_reader *r = NULL;
+	g_autoptr(GError) error = NULL;
 
 	pthread_mutex_lock(&p->lock);
 	if (p->n_free)
 		r = p->free[--p->n_free];
 	pthread_mutex_unlock(&p->lock);
 	if (!r)
-		r = reader_new(f);
-	if (r && !isd_state_begin(r->state, NULL)) {
+		r = reader_new(f, &error);
+	if (r && !isd_state_begin(r->state, &error)) {
 		reader_free(r);
 		r = NULL;
 	}
 	if (r)
 		r->refreshes = 0;
+	else
+		g_strlcpy(why, error ? error->message : "no memory", size);
 	return r;
 }
 

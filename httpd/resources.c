@@ -29,6 +29,17 @@ static int get_info(struct mis_request *q, const struct gate_wait *wait, struct 
 	return gate_info(q->f->gate, wait, client, info);
 }
 
+/* NULL: the error log says why. */
+static struct mis_reader *get_reader(struct mis_request *q)
+{
+	char why[256];
+	struct mis_reader *reader = mis_reader_get(q->f, why, sizeof(why));
+
+	if (!reader)
+		ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, q->r, "intersync: %s", why);
+	return reader;
+}
+
 static int answer_profile(struct mis_request *q)
 {
 	char fileset[UUID_TEXT], replica[UUID_TEXT];
@@ -188,7 +199,7 @@ static int answer_kml(struct mis_request *q)
 
 static int answer_catalog(struct mis_request *q)
 {
-	struct mis_reader *r = mis_reader_get(q->f);
+	struct mis_reader *r = get_reader(q);
 	uint64_t offset, recno;
 	int status;
 
@@ -270,7 +281,7 @@ static int answer_data(struct mis_request *q)
 	q->kind = MIS_DATA;
 	if (!parse_object(q, &oid, &version))
 		return mis_fail(q, HTTP_NOT_FOUND, "expected data/INO.GEN/VERSION");
-	reader = mis_reader_get(q->f);
+	reader = get_reader(q);
 	if (!reader)
 		return mis_fail_status(q, HTTP_SERVICE_UNAVAILABLE);
 	status = mis_object_open(q->f, reader, oid, version, &fd, &stamp);
@@ -297,7 +308,7 @@ static int answer_bundle(struct mis_request *q)
 	status = mis_read_body(q, MIS_BUNDLE_MAX * 24, &req, &len);
 	if (status != HTTP_OK)
 		return mis_fail_status(q, status);
-	reader = mis_reader_get(q->f);
+	reader = get_reader(q);
 	if (reader) {
 		ap_set_content_type(q->r, OCTETS);
 		status = mis_bundle(q->f, reader, req, len, mis_sink_client, q);

@@ -40,8 +40,11 @@ struct mis_pool *mis_pool_new(const struct mis_fileset *f);
 void mis_pool_free(struct mis_pool *p);
 
 struct mis_reader;
-/* NULL: the state cannot be read (503).  Reads one position of the log until put back. */
-struct mis_reader *mis_reader_get(const struct mis_fileset *f);
+/*
+ * NULL: the state cannot be read (503), why says the reason.  Reads one position of
+ * the log until put back.
+ */
+struct mis_reader *mis_reader_get(const struct mis_fileset *f, char *why, size_t size);
 void mis_reader_put(const struct mis_fileset *f, struct mis_reader *r);
 /* Ask intersync to look at an object and its log again, and read from there. */
 bool mis_reader_refresh(const struct mis_fileset *f, struct mis_reader *r, struct kml_oid oid);
