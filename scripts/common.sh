@@ -4,11 +4,14 @@
 # The caller has set TOP to the source tree and LOG to a file.
 
 # What building and running needs on Debian and its relatives
+# used where this is sourced
+# shellcheck disable=SC2034
 PACKAGES_RUN="build-essential autoconf automake libtool pkg-config libfuse3-dev fuse3
 	libglib2.0-dev libjson-glib-dev libcurl4-openssl-dev libsqlite3-dev apache2-dev
 	apache2-bin libblkid-dev uuid-dev e2fsprogs"
 # and what the tests need beside that
-PACKAGES_TEST="xfsprogs btrfs-progs acl attr rsync iproute2 iptables jq sqlite3 curl
+# shellcheck disable=SC2034
+PACKAGES_TEST="xfsprogs btrfs-progs acl attr rsync iproute2 jq sqlite3 curl
 	python3-minimal procps psmisc util-linux git gawk"
 
 fail()
