@@ -194,7 +194,8 @@ static void read_both_ways(void)
 	   klog_read_back(t.log, t.at[2] - 8, &r, &off) == -EBADMSG,
 	   "nor between records");
 	ok(klog_read(t.log, UINT64_MAX - 7, &r, &off) == -EBADMSG &&
-	   klog_read_back(t.log, UINT64_MAX - 7, &r, &off) == -EBADMSG, "nor at the end of all numbers");
+	   klog_read_back(t.log, UINT64_MAX - 7, &r, &off) == -EBADMSG,
+	   "nor at the end of all numbers");
 	free_log(&t);
 }
 

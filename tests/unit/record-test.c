@@ -119,7 +119,6 @@ static void seal(void)
 	ok(!record_differs(&r, &back), "and is the same otherwise");
 }
 
-/* Neither encoded, nor, forced into a record, decoded. */
 static void refused(const char *what, const struct kml_record *r)
 {
 	ok(kml_encode(buf, sizeof(buf), r) == -EINVAL, "not encoded: %s", what);
@@ -277,7 +276,8 @@ static void forged(void)
 	static const char unknown[] = "\x63\0\0\0\x03\0\0\0xyz\0\0\0\0\0";
 	static const char too_long[] = "\x63\0\0\0\x09\0\0\0xyz\0\0\0\0\0";
 	static const char huge[] = "\x63\0\0\0\xff\xff\xff\xffxyz\0\0\0\0\0";
-	static const char twice[] = "\1\0\0\0\1\0\0\0a\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0b\0\0\0\0\0\0\0";
+	static const char twice[] = "\1\0\0\0\1\0\0\0a\0\0\0\0\0\0\0"
+				    "\1\0\0\0\1\0\0\0b\0\0\0\0\0\0\0";
 	static const char slash[] = "\1\0\0\0\3\0\0\0a/b\0\0\0\0\0";
 	static const char dots[] = "\1\0\0\0\2\0\0\0..\0\0\0\0\0\0";
 	static const char shorter[] = "\5\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0";

@@ -51,7 +51,8 @@ static void crc_same(void)
 
 		wrong += crc != crc32c_table(0, buf + at, len);
 		wrong += crc != crc32c(crc32c(0, buf + at, half), buf + at + half, len - half);
-		wrong += crc != crc32c_table(crc32c(0, buf + at, half), buf + at + half, len - half);
+		wrong += crc != crc32c_table(crc32c(0, buf + at, half), buf + at + half,
+					     len - half);
 	}
 	ok(wrong == 0, "by instruction, by table and in pieces the same");
 }
