@@ -39,6 +39,8 @@ int mis_fail(struct mis_request *q, int status, const char *format, ...)
 	va_end(ap);
 	mis_count(&mis_counters->errors[q->kind], 1);
 	r->status = status;
+	if (status == 425)	/* httpd does not know it */
+		r->status_line = "425 Too Early";
 	if (status == HTTP_SERVICE_UNAVAILABLE)
 		apr_table_setn(r->headers_out, "Retry-After", "1");
 	text = apr_pstrcat(r->pool, "{\"error\": ", mis_json_string(r->pool, text), "}\n", NULL);

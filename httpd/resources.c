@@ -510,7 +510,7 @@ static int answer_metrics(struct mis_request *q)
 
 static const struct resource {
 	const char	*name;
-	int		method;		/* 0: it sees to that itself */
+	int		method;		/* M_INVALID: it sees to that itself */
 	bool		has_rest;
 	int		(*answer)(struct mis_request *q);
 } resources[] = {
@@ -519,7 +519,7 @@ static const struct resource {
 	{ "catalog",	M_GET,	false,	answer_catalog },
 	{ "data",	M_GET,	true,	answer_data },
 	{ "bundle",	M_POST,	false,	answer_bundle },
-	{ "incoming",	0,	true,	answer_incoming },
+	{ "incoming",	M_INVALID,	true,	answer_incoming },
 	{ "reint",	M_POST,	false,	answer_reint },
 	{ "status",	M_GET,	false,	answer_status },
 	{ "metrics",	M_GET,	false,	answer_metrics },
@@ -536,7 +536,7 @@ int mis_answer(struct mis_request *q, const char *resource)
 	if (p == resources + sizeof(resources) / sizeof(*resources) ||
 	    (*q->rest != 0) != p->has_rest)
 		return mis_fail(q, HTTP_NOT_FOUND, "there is no such resource");
-	if (p->method && q->r->method_number != p->method)
+	if (p->method != M_INVALID && q->r->method_number != p->method)
 		return not_allowed(q, p->method == M_GET ? "GET, HEAD" : "POST");
 	answer = p->answer(q);
 	mis_count(&mis_counters->requests[q->kind], 1);
