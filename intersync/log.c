@@ -124,8 +124,9 @@ void isd_log(int priority, const char *peer, guint64 recno, const char *format, 
 	message = g_strdup_vprintf(format, ap);
 	va_end(ap);
 	if (to_stderr && (!to_system || priority <= LOG_WARNING)) {
-		g_autofree char *line = g_strdup_printf("intersync: %s%s%s %s\n",
-			log_fileset ? log_fileset : "", log_fileset ? ":" : "", what, message);
+		g_autofree char *line = g_strdup_printf("intersync:%s%s%s%s %s\n",
+			log_fileset ? " " : "", log_fileset ? log_fileset : "",
+			log_fileset ? ":" : "", what, message);
 
 		write_all(STDERR_FILENO, line, strlen(line));
 	}
