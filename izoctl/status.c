@@ -41,17 +41,17 @@ static char *size(gint64 bytes)
 	return g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
 }
 
-static char *ago(gint64 then)
+static char *elapsed(gint64 then)
 {
 	gint64 s = g_get_real_time() / G_USEC_PER_SEC - then;
 
 	if (s < 120)
-		return g_strdup_printf("%" G_GINT64_FORMAT " s ago", s < 0 ? 0 : s);
+		return g_strdup_printf("%" G_GINT64_FORMAT " s", s < 0 ? 0 : s);
 	if (s < 7200)
-		return g_strdup_printf("%" G_GINT64_FORMAT " min ago", s / 60);
+		return g_strdup_printf("%" G_GINT64_FORMAT " min", s / 60);
 	if (s < 172800)
-		return g_strdup_printf("%" G_GINT64_FORMAT " h ago", s / 3600);
-	return g_strdup_printf("%" G_GINT64_FORMAT " days ago", s / 86400);
+		return g_strdup_printf("%" G_GINT64_FORMAT " h", s / 3600);
+	return g_strdup_printf("%" G_GINT64_FORMAT " days", s / 86400);
 }
 
 static void print_head(JsonObject *o)
@@ -71,12 +71,12 @@ static void print_head(JsonObject *o)
 
 static void print_state(JsonObject *o)
 {
-	g_autofree char *since = number(o, "since") ? ago(number(o, "since")) : NULL;
+	g_autofree char *since = number(o, "since") ? elapsed(number(o, "since")) : NULL;
 	const char *reason = text(o, "reason");
 
 	if (!*text(o, "state"))
 		return;
-	line("state", "%s%s%s%s%s", text(o, "state"), since ? ", since " : "",
+	line("state", "%s%s%s%s%s", text(o, "state"), since ? ", for " : "",
 	     since ? since : "", *reason ? ": " : "", reason);
 }
 
@@ -144,9 +144,9 @@ void izoctl_print_status(JsonObject *o)
 
 static void print_peer(JsonObject *p)
 {
-	g_autofree char *seen = ago(number(p, "last_seen"));
+	g_autofree char *seen = elapsed(number(p, "last_seen"));
 
-	printf("%-20s %-24s record %-10" G_GINT64_FORMAT " behind %-8" G_GINT64_FORMAT " %s\n",
+	printf("%-20s %-24s record %-10" G_GINT64_FORMAT " behind %-8" G_GINT64_FORMAT " seen %s ago\n",
 	       text(p, "name"), text(p, "address"), number(object(p, "position"), "recno"),
 	       number(object(p, "lag"), "records"), seen);
 }
