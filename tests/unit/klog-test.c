@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "sample.h"
@@ -405,8 +407,69 @@ static void random_tails(void)
 	ok(wrong == 0, "200 random logs with random tails");
 }
 
+/* Append many records in pieces, as a writer that is interrupted everywhere. */
+static void write_in_pieces(int fd, unsigned int n)
+{
+	uint64_t off = KML_HEADER_SIZE;
+	unsigned int recno = 1;
+	static char buf[65536];
+
+	while (recno <= n) {
+		size_t len = 0, done = 0, piece;
+		unsigned int batch = random() % 20 + 1;
+
+		for (; batch && recno <= n; batch--)
+			len += encode(buf + len, sizeof(buf) - len, recno++);
+		if (random() % 50 == 0)
+			need(fallocate(fd, 0, off, 1 << 20) == 0, "cannot reserve");
+		for (; done < len; done += piece) {
+			piece = random() % 1000 + 1;
+			if (piece > len - done)
+				piece = len - done;
+			need(pwrite_all(fd, buf + done, piece, off + done) == 0, "cannot write");
+		}
+		off += len;
+	}
+}
+
+static void concurrent(void)
+{
+	const unsigned int n = 20000;
+	uint64_t off = KML_HEADER_SIZE, end, recno, seen = 0, last = 0;
+	unsigned int wrong = 0;
+	struct kml_record r;
+	struct test_log t;
+	pid_t child;
+	int status, rc;
+
+	make_log(&t, 0);
+	child = fork();
+	need(child >= 0, "cannot fork");
+	if (child == 0) {
+		write_in_pieces(t.fd, n);
+		_exit(0);
+	}
+	while (seen < n && !wrong) {
+		rc = klog_read(t.log, off, &r, &off);
+		if (rc == 1)
+			wrong += r.recno != ++seen;
+		else if (rc < 0)
+			wrong++;
+		else
+			sched_yield();
+		if (rc == 1 && seen % 100)
+			continue;
+		wrong += klog_end(t.log, &end, &recno) != 0 || recno < seen || recno < last;
+		last = recno;
+	}
+	ok(wrong == 0 && seen == n, "%u records read while they are written", n);
+	ok(waitpid(child, &status, 0) == child && status == 0, "the writer is done");
+	free_log(&t);
+}
+
 int main(void)
 {
+	alarm(120);	/* rather than wait for a writer that is gone */
 	srandom(tap_seed());
 	need(mkdtemp(dir) != NULL, "no directory");
 	create_and_open();
@@ -419,6 +482,7 @@ int main(void)
 	wrong_numbers();
 	punch();
 	random_tails();
+	concurrent();
 	rmdir(dir);
 	return tap_done();
 }
