@@ -183,7 +183,7 @@ run_at_exit()
 	# in this shell, so that the commands see what the script knows
 	eval "$at_exit_list"
 	cd /
-	rm -rf --one-file-system "$TMP"
+	[ -n "$keep_tmp" ] || rm -rf --one-file-system "$TMP"
 	exit "$tap_status"
 }
 

@@ -38,6 +38,7 @@ rmdir "$TMP"
 TMP=$E2E_INSIDE
 chmod 755 "$TMP"
 mount -t tmpfs -o mode=755 tmpfs "$TMP" || bail "cannot mount a tmpfs"
+keep_tmp=1	# a mount: the outer shell removes it
 ip link set lo up
 ip link add br0 type bridge && ip link set br0 up || bail "no bridge"
 hosts=

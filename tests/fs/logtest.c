@@ -362,6 +362,7 @@ TEST(log_unlink)
 	OK(rec[0].has_old);
 	EQ(rec[0].old.ino, st.st_ino);
 	EQ(rec[0].old_attr.size, 5);
+	EQ(rec[0].old_attr.nlink, 0);
 	EQ(rec[0].old_attr.mode, st.st_mode);
 	OK(time_is(&rec[0].old_attr.mtime, &st.st_mtim));
 	PTIME(&rec[0], ".");
@@ -376,6 +377,7 @@ TEST(log_unlink_one_of_two)
 	LOG("UNLINK");
 	EQ(rec[0].obj.ino, t_stat("b").st_ino);
 	EQ(rec[0].old_attr.size, 1);
+	EQ(rec[0].old_attr.nlink, 1);
 }
 
 TEST(log_rmdir)
@@ -442,6 +444,8 @@ TEST(log_rename_flags)
 	OK(rec[0].flags & KML_F_EXCHANGE);
 	EQ(rec[0].obj.ino, a);
 	EQ(t_stat("a").st_ino, b);
+	OK(rec[0].has_old);
+	EQ(rec[0].old.ino, b);
 	PTIME(&rec[0], ".");
 	TPTIME(&rec[0], ".");
 	Z(renameat2(AT_FDCWD, "a", AT_FDCWD, "c", RENAME_NOREPLACE));
@@ -457,6 +461,8 @@ TEST(log_setattr)
 	Z(chmod("f", 04711));
 	LOG("SETATTR");
 	ATTR(&rec[0], "f");
+	OK(rec[0].has_old);
+	EQ(rec[0].old_attr.mode, S_IFREG | 0644);
 	OK(rec[0].attr.valid & KML_A_MODE);
 	OK(!(rec[0].attr.valid & (KML_A_SIZE | KML_A_MTIME)));
 	EQ(rec[0].pid, getpid());
@@ -659,6 +665,8 @@ TEST(log_ranges_of_write)
 	LOG("");	/* still open */
 	Z(close(fd));
 	LOG("CLOSE");
+	OK(rec[0].has_old);
+	EQ(rec[0].old_attr.size, 65536);
 	RANGES(&rec[0], "10000+3 50000+4");
 	ATTR(&rec[0], "f");
 	HEAD(&rec[0], ".");
@@ -755,6 +763,17 @@ TEST(log_ranges_of_truncate)
 	LOG("CLOSE");
 	EQ(rec[0].attr.size, 1000);
 	RANGES(&rec[0], "500+500");
+	fd = Z(open("f", O_RDWR));
+	Z(ftruncate(fd, 400));
+	EQ(pwrite(fd, "x", 1, 799), 1);
+	Z(close(fd));
+	LOG("CLOSE");
+	EQ(rec[0].attr.size, 800);
+	t_must(&rec[0], "799+1", __LINE__);
+	if (!in_ranges(&rec[0], 400))	/* then the size before tells of it */
+		OK(rec[0].has_old && rec[0].old_attr.size == 1000);
+	Z(truncate("f", 1000));
+	LOG("CLOSE");
 	Z(truncate("f", 100000));
 	LOG("CLOSE");
 	EQ(rec[0].attr.size, 100000);

@@ -308,6 +308,10 @@ static bool apply_exchange(struct model *m, const struct kml_record *r, struct e
 
 	if (!t)
 		return fault(m, r, "exchange with a name that does not exist");
+	if (r->has_old && !same(t->obj, r->old))
+		return fault(m, r, "OLD is object %llu, but the other name is %llu",
+			     (unsigned long long)r->old.ino,
+			     (unsigned long long)t->obj->oid.ino);
 	o = e->obj;
 	e->obj = t->obj;
 	t->obj = o;
