@@ -212,7 +212,7 @@ union handle {
 	char			room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 };
 
-static uint32_t handle_generation(const struct file_handle *h)
+uint32_t file_handle_generation(const struct file_handle *h)
 {
 	unsigned int len = h->handle_bytes;
 	size_t at;
@@ -240,7 +240,7 @@ int inode_generation(int dirfd, const char *path, uint32_t *ret_gen)
 
 	u.h.handle_bytes = MAX_HANDLE_SZ;
 	if (name_to_handle_at(dirfd, path, &u.h, &mount_id, *path ? 0 : AT_EMPTY_PATH) == 0)
-		*ret_gen = handle_generation(&u.h);
+		*ret_gen = file_handle_generation(&u.h);
 	else if (errno == EOPNOTSUPP)
 		*ret_gen = 0;
 	else

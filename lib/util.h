@@ -44,7 +44,10 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t off);
  * The generation number that names an inode together with its number, taken
  * from the kernel's file handle; a checksum of the handle where its layout is
  * unknown, 0 where there are no handles.  path "" with fd: fd itself.
+ * The first function is for those who have the handle already.
  */
+struct file_handle;
+uint32_t file_handle_generation(const struct file_handle *h);
 int inode_generation(int dirfd, const char *path, uint32_t *ret_gen);
 
 #endif

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Striped locks for directories and files (their order is in fs.h), and
+ * the identity with which a thread makes objects.
+ *
+ * setfsuid() and setfsgid() of the system, not of libc, which would change
+ * all threads; SECBIT_NO_SETUID_FIXUP keeps root's capabilities, because what
+ * the caller may do has been checked by the kernel already.
+ */
+#include <config.h>
+
+#include "fs.h"
+
+#include <errno.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define STRIPES	1024
+
+static pthread_rwlock_t dirs[STRIPES] = { [0 ... STRIPES - 1] = PTHREAD_RWLOCK_INITIALIZER };
+static pthread_rwlock_t files[STRIPES] = { [0 ... STRIPES - 1] = PTHREAD_RWLOCK_INITIALIZER };
+
+static unsigned int stripe(uint64_t ino)
+{
+	return ino * 0x9e3779b97f4a7c15ULL >> 54;
+}
+
+void dir_lock(uint64_t ino)
+{
+	pthread_rwlock_wrlock(&dirs[stripe(ino)]);
+}
+
+void dir_lock_shared(uint64_t ino)
+{
+	pthread_rwlock_rdlock(&dirs[stripe(ino)]);
+}
+
+void dir_unlock(uint64_t ino)
+{
+	pthread_rwlock_unlock(&dirs[stripe(ino)]);
+}
+
+void dir_lock2(uint64_t a, uint64_t b)
+{
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_wrlock(&dirs[x < y ? x : y]);
+	if (x != y)
+		pthread_rwlock_wrlock(&dirs[x < y ? y : x]);
+}
+
+void dir_unlock2(uint64_t a, uint64_t b)
+{
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_unlock(&dirs[x]);
+	if (x != y)
+		pthread_rwlock_unlock(&dirs[y]);
+}
+
+void file_lock(uint64_t ino)
+{
+	pthread_rwlock_wrlock(&files[stripe(ino)]);
+}
+
+void file_lock_shared(uint64_t ino)
+{
+	pthread_rwlock_rdlock(&files[stripe(ino)]);
+}
+
+void file_unlock(uint64_t ino)
+{
+	pthread_rwlock_unlock(&files[stripe(ino)]);
+}
+
+void file_lock2_shared(uint64_t a, uint64_t b)
+{
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_rdlock(&files[x < y ? x : y]);
+	if (x != y)
+		pthread_rwlock_rdlock(&files[x < y ? y : x]);
+}
+
+void file_unlock2(uint64_t a, uint64_t b)
+{
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_unlock(&files[x]);
+	if (x != y)
+		pthread_rwlock_unlock(&files[y]);
+}
+
+/* What the thread is now; objects are made with a umask only on request. */
+static __thread uid_t thread_uid;
+static __thread gid_t thread_gid;
+static __thread mode_t thread_umask;
+
+int worker_init(void)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	if (unshare(CLONE_FS) != 0)
+		return -errno;
+	umask(0);
+	if (prctl(PR_SET_SECUREBITS, prctl(PR_GET_SECUREBITS) | SECBIT_NO_SETUID_FIXUP) != 0)
+		return -errno;
+	return 0;
+}
+
+void creds_enter(fuse_req_t req, bool with_umask)
+{
+	const struct fuse_ctx *ctx;
+
+	if (!req)
+		return;
+	ctx = fuse_req_ctx(req);
+	if (ctx->gid != thread_gid)
+		syscall(SYS_setfsgid, ctx->gid);
+	if (ctx->uid != thread_uid)
+		syscall(SYS_setfsuid, ctx->uid);
+	thread_gid = ctx->gid;
+	thread_uid = ctx->uid;
+	if (with_umask && ctx->umask != thread_umask) {
+		umask(ctx->umask);
+		thread_umask = ctx->umask;
+	}
+}
+
+void creds_leave(void)
+{
+	if (thread_uid != 0)
+		syscall(SYS_setfsuid, 0);
+	if (thread_gid != 0)
+		syscall(SYS_setfsgid, 0);
+	thread_uid = 0;
+	thread_gid = 0;
+	if (thread_umask) {
+		umask(0);
+		thread_umask = 0;
+	}
+}
