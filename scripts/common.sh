@@ -32,12 +32,13 @@ step()
 	shift
 	printf '%s ... ' "$step_text"
 	step_start=$(date +%s)
+	step_at=$(wc -c <"$LOG")
 	if "$@" >>"$LOG" 2>&1 </dev/null; then
 		echo "done ($(($(date +%s) - step_start)) s)"
 		return 0
 	fi
 	echo "failed"
-	tail -n 40 "$LOG" >&2
+	tail -c "+$((step_at + 1))" "$LOG" | tail -n 40 >&2
 	fail "$step_text failed; all that was said is in $LOG"
 }
 
