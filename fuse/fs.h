@@ -352,13 +352,6 @@ static inline struct file *file_of(struct fuse_file_info *fi)
 	return (struct file *) (uintptr_t) fi->fh;
 }
 
-/* copy.c */
-
-/* len bytes at off, which in must have. */
-int copy_range(int in, int out, uint64_t off, uint64_t len);
-/* The first size bytes but for the holes. */
-int copy_data(int in, int out, uint64_t size);
-
 /* channel.c */
 
 int channel_listen(void);		/* chooses fs.minor */
@@ -366,8 +359,6 @@ int channel_start(void);
 void channel_stop(void);
 
 /* reint.c */
-
-struct reint;
 
 /* Check a whole request; 0 or -EINVAL, nothing done. */
 int reint_check(const void *body, size_t len);

@@ -14,6 +14,7 @@
 #include <config.h>
 
 #include "journal.h"
+#include "reint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -337,13 +338,11 @@ static int recover_xattr(struct flight *f)
 	return err;
 }
 
-/* Write a peer's patch again from its file. */
+/* Write a peer's patch again from its file; without the file it was over. */
 static int redo_patch(struct flight *f)
 {
 	char name[256], self[16];
-	uint64_t off, len;
-	unsigned int k;
-	int in, out, err = 0;
+	int in, out, err;
 
 	if (!c_name(&f->r.file, name))
 		return 0;
@@ -351,18 +350,13 @@ static int redo_patch(struct flight *f)
 	if (in < 0)
 		return 0;
 	proc_name(self, f->fd);
-	out = openat(fs.proc_fd, self, O_WRONLY | O_CLOEXEC);
-	if (out < 0)
-		err = -errno;
-	for (k = 0; k < f->r.n_ranges && !err; k++) {
-		kml_range_get(&f->r, k, &off, &len);
-		err = copy_range(in, out, off, len);
-	}
-	if (!err && ftruncate(out, f->r.attr.size) != 0)
-		err = -errno;
+	out = openat(fs.proc_fd, self, O_RDWR | O_CLOEXEC);
+	err = out < 0 ? -errno : reint_patch(out, in, &f->r, f->r.attr.size);
 	if (out >= 0)
 		close(out);
 	close(in);
+	if (!err)
+		unlinkat(fs.incoming_fd, name, 0);
 	return err;
 }
 

@@ -431,6 +431,8 @@ static int write_into(struct reint_entry *e, int file)
 	e->op.r.file = e->r.file;
 	e->op.r.has_attr = true;
 	e->op.r.attr = e->r.attr;
+	e->op.r.attr.valid &= KML_A_MODE | KML_A_UID | KML_A_GID;
+	e->op.r.attr.valid |= KML_A_MTIME | KML_A_SIZE;
 	err = each_range(allocate_range, fd, file, &e->op.r, e->r.attr.size);
 	if (!err && fsync(file) != 0)
 		err = -errno;
