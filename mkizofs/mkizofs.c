@@ -245,6 +245,10 @@ static int format(const struct options *o, const char *device)
 		say("%s: no %s file system was made", o->target, o->type);
 		return rc;
 	}
+	if (stop) {
+		say("%s: interrupted", o->target);
+		return -EINTR;
+	}
 	root_fd = lower_mount(o->type, device, NULL, 0, why, sizeof(why));
 	if (root_fd < 0) {
 		say("%s: cannot mount the new file system: %s", o->target, why);

@@ -103,7 +103,7 @@ mv "$bin/away" "$bin/intersync"
 # The whole way
 
 configure DEVICE="$TMP/image" CACHE="'$cache/'" FSET=fset0 SIZE=20M FORMAT=yes \
-	SERVICE_RUN_NICE_LEVEL=7 MOUNT_OPTS=noatime SERVER_OPTS='"--port=1 --debug=3"'
+	SERVICE_RUN_NICE_LEVEL=3 MOUNT_OPTS=noatime SERVER_OPTS='"--port=1 --debug=3"'
 fails "status before" 3 'fset0: is stopped' init status
 fails "stop before" 0 'fset0: is stopped' init stop
 fails "start formats, mounts, runs" 0 'fset0: started \(server, .*the cache\)' init start
@@ -111,7 +111,7 @@ fails "start formats, mounts, runs" 0 'fset0: started \(server, .*the cache\)' i
 	not_ok "an image was made"
 grep -qx "mount $TMP/image $cache -o fileset=fset0,noatime" "$log" && ok "mounted as told" ||
 	not_ok "mounted as told" "$log"
-grep -qx "intersync --port=1 --debug=3 --pidfile=$TMP/run/intersync.pid $cache nice 7" "$log" &&
+grep -qx "intersync --port=1 --debug=3 --pidfile=$TMP/run/intersync.pid $cache nice $(($(nice) + 3))" "$log" &&
 	ok "daemon run as told" || not_ok "daemon run as told" "$log"
 [ "$(readlink "$TMP/var/intermezzo/cache")" = "$cache" ] && ok "the link to the cache" ||
 	not_ok "the link to the cache"

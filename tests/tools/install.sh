@@ -6,12 +6,14 @@
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 need_program make
+# what a make that runs this hands on would be said twice
+unset MAKEFLAGS MAKELEVEL MFLAGS
 [ -f "$TOP_BUILDDIR/config.status" ] || skip_all "no build tree"
 
 # where: what configure decided
 where()
 {
-	echo "show: ; @echo \$($1)" | make -s -C "$TOP_BUILDDIR" -f init/Makefile -f - show 2>/dev/null
+	echo "show: ; @echo \$($1)" | make -s --no-print-directory -C "$TOP_BUILDDIR" -f init/Makefile -f - show 2>/dev/null
 }
 
 root=$TMP/root
