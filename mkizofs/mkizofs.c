@@ -18,9 +18,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-#include <linux/fs.h>
+#include <intermezzo/channel.h>
 
 #include "fileset.h"
 #include "lower.h"
@@ -209,7 +210,12 @@ static int adopt(const struct options *o)
 		say("%s: %s", o->target, strerror(-rc));
 		return rc;
 	}
-	rc = make_fileset(o, fd, true);
+	if (fgetxattr(fd, IZO_XATTR_FILESET, NULL, 0) >= 0) {
+		say("%s is a mounted fileset; unmount it first", o->target);
+		rc = -EBUSY;
+	} else {
+		rc = make_fileset(o, fd, true);
+	}
 	close(fd);
 	return rc;
 }

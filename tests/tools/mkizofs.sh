@@ -203,6 +203,14 @@ flock -x 8
 fails "a mounted fileset is refused" 1 'is mounted' "$MKIZOFS" -f "$tree"
 exec 8<&-
 
+if [ -x "$FUSE_IZO" ] && "$MOUNT_IZO" "$tree" "$tree"; then
+	fails "nor is it made over in the mounted fileset" 1 'is a mounted fileset' \
+		"$MKIZOFS" -f "$tree"
+	umount "$tree"
+else
+	skip "nor is it made over in the mounted fileset" "intermezzo-fuse does not mount"
+fi
+
 mkdir "$tree/mnt"
 mount -t tmpfs none "$tree/mnt"
 fails "a mount point within is refused" 1 'mnt: is a mount point' "$MKIZOFS" -f -r new "$tree"
