@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside the client role: what its files share.  client.c connects and recovers;
+ * attach.c takes the catalog in; want.c fetches what the catalog promised;
+ * pull.c follows the server's log; push.c sends the own one; conflict.c keeps
+ * both versions where they meet; data.c gets content; batch.c applies.
+ *
+ * Everything that has to survive is in the state database, so after any
+ * error the parts are thrown away and begun again from it.
+ */
+#ifndef ISD_CLIENT_H
+#define ISD_CLIENT_H
+
+#include "core.h"
+#include "fetch.h"
+#include "statedb.h"
+
+#define ISD_SMALL_MAX	KML_DATA_MAX	/* content that travels inside a record */
+
+typedef enum {
+	ISD_CLIENT_OFFLINE,
+	ISD_CLIENT_CONNECTING,
+	ISD_CLIENT_ATTACHING,
+	ISD_CLIENT_ONLINE,
+	ISD_CLIENT_BLOCKED,
+} IsdClientPhase;
+
+/* The state's value "attached" */
+enum { ISD_ATTACH_NONE, ISD_ATTACH_NAMES, ISD_ATTACH_DONE };
+
+typedef struct IsdClient IsdClient;
+typedef struct IsdAttach IsdAttach;
+typedef struct IsdWant IsdWant;
+typedef struct IsdPull IsdPull;
+typedef struct IsdPush IsdPush;
+
+struct IsdClient {
+	IsdCore		*core;
+	IsdState	*state;		/* core's */
+	IsdFetcher	*fetcher;
+	char		*server;	/* HOST:PORT */
+	char		*fset;
+	IsdClientPhase	phase;
+	char		*reason;	/* why it is not online */
+	gint64		since;		/* seconds, of this phase */
+	guint		retry;		/* source */
+	guint		retry_ms;
+	guint		reset;		/* source: an error is being dealt with */
+	guint		grown;		/* source: the own log grew */
+	guint8		peer[16];	/* the server's replica uuid */
+	guint64		epoch;
+	guint64		pull_offset, pull_recno;	/* applied of the server's log */
+	guint64		end_offset, end_recno;		/* its end, as last heard */
+	guint64		push_offset, push_recno;	/* settled of the own log */
+	gboolean	txn;		/* a transaction is open */
+	guint		txn_records, txn_source;
+	IsdAttach	*attach;
+	IsdWant		*want;
+	IsdPull		*pull;
+	IsdPush		*push;
+	GList		*syncs;		/* of struct IsdSync */
+	guint		sync_source;
+};
+
+/* --- client.c --- */
+
+/* The parts stop and begin again from the state, when it may help. */
+void isd_client_fail(IsdClient *c, const GError *error);
+gboolean isd_client_is_up(const IsdClient *c);
+void isd_client_set_phase(IsdClient *c, IsdClientPhase phase, const char *reason);
+/* The attach is complete: follow and push. */
+void isd_client_attached(IsdClient *c);
+/* Something moved: is a sync that somebody waits for complete? */
+void isd_client_progress(IsdClient *c);
+
+/* One transaction for many records: committed every second and every 4096 records. */
+gboolean isd_client_begin(IsdClient *c, GError **error);
+gboolean isd_client_did(IsdClient *c, guint records, GError **error);
+gboolean isd_client_commit(IsdClient *c, GError **error);
+void isd_client_abort(IsdClient *c);
+
+/* Take the own log into the state; with sync the file system first logs what is in flight. */
+gboolean isd_client_follow(IsdClient *c, gboolean sync, GError **error);
+
+/* --- batch.c: REINT with what to do about each result --- */
+
+typedef struct IsdBatch IsdBatch;
+/* FALSE ends everything; a record that failed is dealt with in it. */
+typedef gboolean (*IsdBatchResult)(IsdClient *c, gpointer item,
+				   const struct izo_reint_result *res, GError **error);
+typedef void (*IsdBatchDone)(IsdClient *c, const GError *error, gpointer data);
+
+IsdBatch *isd_batch_new(IsdClient *c);
+/* Items that were never sent are freed. */
+void isd_batch_free(IsdBatch *b);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdBatch, isd_batch_free)
+/* A full batch is flushed first.  item is taken over when TRUE. */
+gboolean isd_batch_add(IsdBatch *b, const struct kml_record *r, const struct izo_guard *guard,
+		       const struct izo_guard *tguard, guint32 flags,
+		       IsdBatchResult result, gpointer item, GDestroyNotify free_item,
+		       GError **error);
+guint isd_batch_count(const IsdBatch *b);
+/* Is there room for a record with so many bytes of names, xattrs and content? */
+gboolean isd_batch_has_room(const IsdBatch *b, gsize bytes);
+/* Send it and deal with the results; waits for the file system. */
+gboolean isd_batch_flush(IsdBatch *b, GError **error);
+/*
+ * The same without waiting; b is empty at once.  The results are dealt with,
+ * then done is called; also when the client was reset meanwhile.
+ */
+void isd_batch_submit(IsdBatch *b, IsdBatchDone done, gpointer data);
+/* One record, now. */
+gboolean isd_reint_one(IsdClient *c, const struct kml_record *r, const struct izo_guard *guard,
+		       const struct izo_guard *tguard, guint32 flags,
+		       struct izo_reint_result *ret, GError **error);
+/* No use in trying the others: full or broken disk, file system gone. */
+gboolean isd_result_is_fatal(const struct izo_reint_result *res, GError **error);
+struct kml_time isd_result_ctime(const struct izo_reint_result *res);
+struct kml_oid isd_result_oid(const struct izo_reint_result *res);
+
+/* --- data.c: content from the server --- */
+
+typedef struct {
+	struct kml_oid	soid;
+	guint64		version;
+	guint64		size;		/* expected; then what came */
+	GArray		*ranges;	/* of struct kml_range in the host's order; NULL: all of it */
+	gpointer	user;
+	/* the answer */
+	guint		status;		/* 0, or 404, 410, 425 */
+	const guint8	*data;		/* small: size bytes */
+	char		*file;		/* large: its name in incoming/ */
+} IsdContent;
+
+typedef struct IsdDataJob IsdDataJob;
+/* error: of the whole job, then no content is valid. */
+typedef void (*IsdDataDone)(IsdDataJob *job, const GError *error, gpointer data);
+
+IsdContent *isd_content_new(struct kml_oid soid, guint64 version, guint64 size);
+/* Takes contents (of IsdContent) over.  done is called from the main loop, never from within. */
+IsdDataJob *isd_data_get(IsdClient *c, GPtrArray *contents, IsdDataDone done, gpointer data);
+GPtrArray *isd_data_contents(IsdDataJob *job);
+/* Also cancels what is under way. */
+void isd_data_job_free(IsdDataJob *job);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdDataJob, isd_data_job_free)
+/* Remove what earlier runs left in incoming/ and nobody wants. */
+void isd_data_clean(IsdClient *c);
+
+/* --- local.c: names and files here --- */
+
+/* A directory: what a record says of it. */
+typedef struct {
+	gint64		id;
+	struct kml_oid	oid;
+	struct kml_time	mtime;
+	char		*path;
+} IsdPlace;
+
+void isd_place_clear(IsdPlace *p);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(IsdPlace, isd_place_clear)
+/* *ret_found FALSE: there is no such directory here. */
+gboolean isd_place_by_id(IsdClient *c, gint64 id, IsdPlace *ret, gboolean *ret_found, GError **error);
+gboolean isd_place_by_soid(IsdClient *c, struct kml_oid soid, IsdPlace *ret, gboolean *ret_found,
+			   GError **error);
+void isd_place_source(struct kml_record *r, const IsdPlace *p, const char *name);
+void isd_place_target(struct kml_record *r, const IsdPlace *p, const char *name);
+/*
+ * Open a directory ("/a/b") below a root without following links, whatever its
+ * length.  A descriptor (O_PATH) or -errno.
+ */
+int isd_local_dir(int root_fd, const char *path);
+/* What is at (parent, name) in the lower file system: 0 or -errno. */
+int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
+		   struct kml_oid *ret_oid);
+/* Open a regular file there for reading, only if it is this inode. */
+int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid);
+/* rename(2) within a directory through the mount: logged.  0 or -errno. */
+int isd_local_rename(IsdClient *c, gint64 parent, const char *from, const char *to);
+/* Set its mtime to what it is through the mount, so that there is a record of it. */
+int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
+/* Are these the bytes of that file here? */
+gboolean isd_local_same_bytes(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
+			      const guint8 *data, guint64 size);
+/* The same for a file in incoming/. */
+gboolean isd_local_same_file(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
+			     const char *file, guint64 size);
+
+gboolean isd_time_equal(struct kml_time a, struct kml_time b);
+gboolean isd_oid_equal(struct kml_oid a, struct kml_oid b);
+/* A string of a record as a C string. */
+char *isd_str(struct kml_str s);
+
+/* --- want.c: objects that are known and not here, or not in that version --- */
+
+/* tables of the client in the state database */
+gboolean isd_client_tables(IsdState *s, GError **error);
+gboolean isd_want_add(IsdClient *c, gint64 id, gint64 parent, const char *name,
+		      guint64 version, guint64 size, GError **error);
+gboolean isd_want_drop(IsdClient *c, gint64 id, GError **error);
+gboolean isd_want_drop_name(IsdClient *c, gint64 id, gint64 parent, const char *name, GError **error);
+gboolean isd_want_move(IsdClient *c, gint64 id, gint64 parent, const char *name,
+		       gint64 tparent, const char *tname, GError **error);
+/* New content (attr: its size and mtime) for an object that may or may not be here. */
+gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct kml_attrs *attr,
+			  GError **error);
+gboolean isd_want_count(IsdClient *c, guint64 *ret_files, guint64 *ret_bytes, GError **error);
+gboolean isd_want_name_of(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found, GError **error);
+
+IsdWant *isd_want_new(IsdClient *c);
+void isd_want_free(IsdWant *w);
+/* Look for work.  more: names are still coming, so an empty table is not the end. */
+void isd_want_pump(IsdWant *w, gboolean more);
+/* It is just being fetched or applied. */
+gboolean isd_want_is_active(const IsdWant *w, gint64 id);
+guint64 isd_want_files_done(const IsdWant *w);
+guint64 isd_want_bytes_done(const IsdWant *w);
+
+/* --- attach.c --- */
+
+IsdAttach *isd_attach_start(IsdClient *c);
+void isd_attach_free(IsdAttach *a);
+/* want.c: nothing is left to fetch for now. */
+void isd_attach_wanted_done(IsdAttach *a);
+
+/* --- pull.c --- */
+
+IsdPull *isd_pull_start(IsdClient *c);
+void isd_pull_free(IsdPull *p);
+/* Ask now and not at the end of a long poll. */
+void isd_pull_kick(IsdPull *p);
+gboolean isd_pull_is_idle(const IsdPull *p);
+const char *isd_pull_blocking(const IsdPull *p);
+
+/* --- push.c --- */
+
+IsdPush *isd_push_start(IsdClient *c);
+void isd_push_free(IsdPush *p);
+void isd_push_kick(IsdPush *p);
+/* The server's log has this record of ours: what it is called there. */
+gboolean isd_push_settle(IsdClient *c, const struct kml_record *server_record, GError **error);
+/* Has this own record not been taken in by the server yet? */
+gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno);
+const char *isd_push_blocking(const IsdPush *p);
+/* Own records up to `upto` about this object are not to be sent. */
+gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 carrier, GError **error);
+/* What of the attributes own records that are not sent yet have set. */
+gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
+				GHashTable **ret_xattrs, GError **error);
+
+/* --- conflict.c --- */
+
+/*
+ * The local object gives its name up for the server's: it is renamed to its conflict
+ * name, loses its soid, and goes to the server as a new file.
+ * The row keeps its id; ret_new_id (may be NULL) gets a new row that has the soid.
+ */
+gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,
+			   gint64 *ret_new_id, GError **error);
+/* The server has removed it, here it was changed: it stays, as a new file. */
+gboolean isd_conflict_survive(IsdClient *c, gint64 id, GError **error);
+char *isd_conflict_name(const char *name, const char *peer, gint64 now, guint n);
+
+#endif
