@@ -52,7 +52,7 @@ static const char *const phase_names[] = {
 	[ISD_CLIENT_OFFLINE] = "offline",
 	[ISD_CLIENT_CONNECTING] = "connecting",
 	[ISD_CLIENT_ATTACHING] = "attaching",
-	[ISD_CLIENT_ONLINE] = "online",
+	[ISD_CLIENT_ONLINE] = "following",
 	[ISD_CLIENT_BLOCKED] = "blocked",
 };
 
@@ -653,47 +653,88 @@ static void status_number(JsonBuilder *b, const char *key, guint64 value)
 	json_builder_add_int_value(b, value);
 }
 
-static void status_attach(IsdClient *c, JsonBuilder *b)
+static void status_pair(JsonBuilder *b, const char *key, const char *one, guint64 first,
+			const char *two, guint64 second)
 {
-	guint64 files = 0, bytes = 0, conflicts = 0;
+	json_builder_set_member_name(b, key);
+	json_builder_begin_object(b);
+	status_number(b, one, first);
+	status_number(b, two, second);
+	json_builder_end_object(b);
+}
+
+static void status_progress(IsdClient *c, JsonBuilder *b)
+{
+	guint64 files = 0, bytes = 0;
+	guint64 files_done = c->want ? isd_want_files_done(c->want) : 0;
+	guint64 bytes_done = c->want ? isd_want_bytes_done(c->want) : 0;
 
 	isd_want_count(c, &files, &bytes, NULL);
-	isd_state_get_u64(c->state, "conflicts", &conflicts, NULL);
-	status_number(b, "wanted_files", files);
-	status_number(b, "wanted_bytes", bytes);
-	status_number(b, "fetched_files", c->want ? isd_want_files_done(c->want) : 0);
-	status_number(b, "fetched_bytes", c->want ? isd_want_bytes_done(c->want) : 0);
-	status_number(b, "conflicts", conflicts);
+	if (!files && c->phase != ISD_CLIENT_ATTACHING)
+		return;
+	json_builder_set_member_name(b, "progress");
+	json_builder_begin_object(b);
+	status_number(b, "objects", files_done);
+	status_number(b, "of_objects", files_done + files);
+	status_number(b, "bytes", bytes_done);
+	status_number(b, "of_bytes", bytes_done + bytes);
+	json_builder_end_object(b);
+}
+
+static void status_blocked(IsdClient *c, JsonBuilder *b)
+{
+	guint64 recno = 0;
+	const char *what = "push", *why = c->push ? isd_push_blocking(c->push, &recno) : NULL;
+
+	if (!why && c->phase == ISD_CLIENT_BLOCKED) {
+		what = "connection";
+		why = c->reason;
+	}
+	if (!why)
+		return;
+	json_builder_set_member_name(b, "blocked");
+	json_builder_begin_object(b);
+	status_number(b, "recno", recno);
+	status_text(b, "what", what);
+	status_text(b, "why", why);
+	json_builder_end_object(b);
+}
+
+static guint64 behind(guint64 end, guint64 at)
+{
+	return end > at ? end - at : 0;
+}
+
+static void status_lag(IsdClient *c, JsonBuilder *b)
+{
+	guint64 records = behind(c->end_recno, c->pull_recno);
+
+	json_builder_set_member_name(b, "lag");
+	json_builder_begin_object(b);
+	status_number(b, "records", records);
+	status_number(b, "bytes", behind(c->end_offset, c->pull_offset));
+	status_number(b, "seconds", records && c->lag_since ? now_seconds() - c->lag_since : 0);
+	json_builder_end_object(b);
 }
 
 void isd_client_status(IsdCore *core, JsonBuilder *b)
 {
 	IsdClient *c = core->role;
-	const char *blocking = NULL;
+	guint64 conflicts = 0;
 
+	isd_state_get_u64(c->state, "conflicts", &conflicts, NULL);
 	status_text(b, "server", c->server);
 	status_text(b, "server_fileset", c->fset);
 	status_text(b, "state", phase_names[c->phase]);
 	status_number(b, "since", c->since);
-	status_text(b, "reason", c->reason);
-	status_attach(c, b);
-	status_number(b, "pull_offset", c->pull_offset);
-	status_number(b, "pull_recno", c->pull_recno);
-	status_number(b, "server_end", c->end_offset);
-	status_number(b, "server_recno", c->end_recno);
-	status_number(b, "lag_records", c->end_recno > c->pull_recno ?
-		      c->end_recno - c->pull_recno : 0);
-	status_number(b, "lag_bytes", c->end_offset > c->pull_offset ?
-		      c->end_offset - c->pull_offset : 0);
-	status_number(b, "push_recno", c->push_recno);
-	status_number(b, "pending_records", core->log_recno > c->push_recno ?
-		      core->log_recno - c->push_recno : 0);
-	status_number(b, "pending_bytes", core->log_end > c->push_offset && c->push_offset ?
-		      core->log_end - c->push_offset : 0);
-	if (c->push)
-		blocking = isd_push_blocking(c->push);
-	if (!blocking && c->pull)
-		blocking = isd_pull_blocking(c->pull);
-	status_text(b, "blocking", blocking ? blocking :
-		    c->phase == ISD_CLIENT_BLOCKED ? c->reason : NULL);
+	if (c->reason)
+		status_text(b, "reason", c->reason);
+	status_progress(c, b);
+	status_pair(b, "position", "offset", c->pull_offset, "recno", c->pull_recno);
+	status_pair(b, "server_end", "offset", c->end_offset, "recno", c->end_recno);
+	status_lag(c, b);
+	status_pair(b, "pending", "records", behind(core->log_recno, c->push_recno),
+		    "bytes", c->push_offset ? behind(core->log_end, c->push_offset) : 0);
+	status_number(b, "conflicts", conflicts);
+	status_blocked(c, b);
 }

@@ -51,6 +51,7 @@ struct IsdClient {
 	guint64		epoch;
 	guint64		pull_offset, pull_recno;	/* applied of the server's log */
 	guint64		end_offset, end_recno;		/* its end, as last heard */
+	gint64		lag_since;	/* when it was found to be behind, 0: it is not */
 	guint64		push_offset, push_recno;	/* settled of the own log */
 	gboolean	txn;		/* a transaction is open */
 	guint		txn_records, txn_source;
@@ -210,6 +211,9 @@ IsdWant *isd_want_new(IsdClient *c);
 void isd_want_free(IsdWant *w);
 /* Look for work.  more: names are still coming, so an empty table is not the end. */
 void isd_want_pump(IsdWant *w, gboolean more);
+/* Something new is in the table. */
+void isd_want_soon(IsdWant *w);
+gboolean isd_want_is_busy(const IsdWant *w);
 /* It is just being fetched or applied. */
 gboolean isd_want_is_active(const IsdWant *w, gint64 id);
 guint64 isd_want_files_done(const IsdWant *w);
@@ -229,7 +233,6 @@ void isd_pull_free(IsdPull *p);
 /* Ask now and not at the end of a long poll. */
 void isd_pull_kick(IsdPull *p);
 gboolean isd_pull_is_idle(const IsdPull *p);
-const char *isd_pull_blocking(const IsdPull *p);
 
 /* --- push.c --- */
 
@@ -240,8 +243,16 @@ void isd_push_kick(IsdPush *p);
 gboolean isd_push_settle(IsdClient *c, const struct kml_record *server_record, GError **error);
 /* Has this own record not been taken in by the server yet? */
 gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno);
-const char *isd_push_blocking(const IsdPush *p);
-/* Own records up to `upto` about this object are not to be sent. */
+/* Why a record does not go over, and which; NULL: none does not. */
+const char *isd_push_blocking(const IsdPush *p, guint64 *ret_recno);
+/* The pull has taken a piece in: what was stale may not be any more. */
+void isd_push_pulled(IsdPush *p);
+/* The object was called so in records that are not sent yet. */
+gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error);
+/* Where a removed object was, as long as the server does not know that it is. */
+gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, gboolean *ret_found,
+			       GError **error);
+/* Own records up to `upto` about this object are not to be sent, but for `carrier`. */
 gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 carrier, GError **error);
 /* What of the attributes own records that are not sent yet have set. */
 gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,

@@ -35,6 +35,7 @@ struct IsdFetcher {
 	guint		active;
 	GQueue		waiting;	/* IsdRequest, not yet given to libcurl */
 	GHashTable	*all;		/* IsdRequest: waiting or running */
+	gboolean	in_data;	/* libcurl is on the stack and takes no new transfer */
 };
 
 struct IsdRequest {
@@ -85,8 +86,14 @@ static gboolean fetch_take(IsdRequest *r, const char *buf, gsize len)
 	gboolean good = r->status / 100 == 2;
 	gsize max = good ? FETCH_BODY_MAX : FETCH_ERROR_BODY_MAX;
 
-	if (good && r->spec.on_data)
-		return r->spec.on_data(r, buf, len, r->spec.data, &r->error);
+	if (good && r->spec.on_data) {
+		gboolean ok;
+
+		r->f->in_data = TRUE;
+		ok = r->spec.on_data(r, buf, len, r->spec.data, &r->error);
+		r->f->in_data = FALSE;
+		return ok;
+	}
 	if (r->body->len + len > max) {
 		if (good)
 			g_set_error(&r->error, ISD_ERROR, ISD_ERROR_PROTOCOL,
@@ -328,7 +335,7 @@ static void fetch_run(IsdRequest *r)
 
 static void fetch_run_waiting(IsdFetcher *f)
 {
-	while (f->active < FETCH_ACTIVE_MAX && !g_queue_is_empty(&f->waiting))
+	while (!f->in_data && f->active < FETCH_ACTIVE_MAX && !g_queue_is_empty(&f->waiting))
 		fetch_run(g_queue_pop_head(&f->waiting));
 }
 
@@ -343,7 +350,7 @@ IsdRequest *isd_fetch(IsdFetcher *f, const IsdFetchSpec *spec)
 	r->answer = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	r->body = g_byte_array_new();
 	g_hash_table_add(f->all, r);
-	if (spec->now) {
+	if (spec->now && !f->in_data) {
 		fetch_run(r);
 	} else {
 		g_queue_push_tail(&f->waiting, r);

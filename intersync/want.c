@@ -56,7 +56,11 @@ static const char client_schema[] =
 	"CREATE TABLE IF NOT EXISTS client_segment(start INTEGER PRIMARY KEY,"
 	" end INTEGER, first_recno INTEGER, last_recno INTEGER);"
 	"CREATE TABLE IF NOT EXISTS client_cover(ino INTEGER, gen INTEGER, upto INTEGER,"
-	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
+	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_alias(ino INTEGER, gen INTEGER, id INTEGER,"
+	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
+	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
 
 gboolean isd_client_tables(IsdState *s, GError **error)
 {
@@ -341,6 +345,8 @@ static gboolean want_replaced(IsdClient *c, gpointer item, const struct izo_rein
 		return FALSE;
 	if (res->error)
 		return isd_client_follow(c, TRUE, error);
+	if (!isd_push_alias(c, it->obj.oid, it->id, error))
+		return FALSE;
 	it->obj.oid = isd_result_oid(res);
 	it->obj.attr.ctime = isd_result_ctime(res);
 	it->obj.cver = it->version;
@@ -603,6 +609,19 @@ void isd_want_pump(IsdWant *w, gboolean more)
 		want_fail(w, error);
 	else if (!g_hash_table_size(w->jobs) && !w->ready.length && !w->flights)
 		want_pass_done(w);
+}
+
+void isd_want_soon(IsdWant *w)
+{
+	if (w->more)
+		return;
+	g_clear_handle_id(&w->retry, g_source_remove);
+	w->retry = g_idle_add(want_pump_again, w);
+}
+
+gboolean isd_want_is_busy(const IsdWant *w)
+{
+	return g_hash_table_size(w->active) > 0;
 }
 
 gboolean isd_want_is_active(const IsdWant *w, gint64 id)

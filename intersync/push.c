@@ -1,0 +1,929 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Sending the own log: it is read in segments, what is superseded is dropped,
+ * and the rest is posted in order, with small content inline and large content
+ * uploaded before.  A record is settled when the server's answer, or the server's
+ * log, says what it became there; the position moves over whole segments.
+ *
+ * A segment's bounds are in the state before anything of it is sent, so that the same
+ * records are sent again after a crash or a lost answer, and the server knows them.
+ */
+#include "push.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "util.h"
+
+#define SEGMENT_BYTES	(512 * 1024)
+#define SEGMENTS_MAX	4
+#define BATCH_RECORDS	2000
+#define RETRY_MIN_MS	200
+#define RETRY_MAX_MS	(15 * 1000)
+#define TRIES_QUIET	6	/* then it counts as blocking */
+#define PUNCH_BYTES	(16ULL << 20)
+
+struct answer {
+	guint64	recno, server_recno, ino;
+	guint32	gen, status;
+};
+
+static void push_go(IsdPush *p);
+
+char *isd_push_key(struct kml_oid oid)
+{
+	return g_strdup_printf("%" G_GUINT64_FORMAT ".%u", (guint64)oid.ino, oid.gen);
+}
+
+static gboolean makes(unsigned int opcode)
+{
+	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
+		opcode == KML_MKNOD;
+}
+
+gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolean *ret_found,
+		       GError **error)
+{
+	sqlite3_stmt *st;
+	gint64 id;
+	int rc;
+
+	if (!isd_state_by_oid(c->state, oid, ret, ret_found, error) || *ret_found)
+		return !error || !*error;
+	rc = isd_sql_row(c->state, error, &st, "SELECT id FROM client_alias WHERE ino = ? AND"
+			 " gen = ?", "iu", (gint64)oid.ino, oid.gen);
+	if (rc <= 0)
+		return rc == 0;
+	id = sqlite3_column_int64(st, 0);
+	sqlite3_reset(st);
+	return isd_state_by_id(c->state, id, ret, ret_found, error);
+}
+
+gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error)
+{
+	if (!was.ino || c->push_recno >= c->core->log_recno)
+		return TRUE;
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_alias VALUES(?, ?, ?)",
+			   "iui", (gint64)was.ino, was.gen, id);
+}
+
+/* --- what is covered, what is pending --- */
+
+gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 carrier,
+			GError **error)
+{
+	return isd_sql_run(c->state, error,
+			   "INSERT OR REPLACE INTO client_cover VALUES(?, ?, ?, ?)", "iuii",
+			   (gint64)oid.ino, oid.gen, (gint64)upto, (gint64)carrier);
+}
+
+static gboolean push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
+{
+	sqlite3_stmt *st;
+	gboolean covered;
+
+	if (isd_sql_row(c->state, NULL, &st, "SELECT upto, carrier FROM client_cover"
+			" WHERE ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen) <= 0)
+		return FALSE;
+	covered = recno <= (guint64)sqlite3_column_int64(st, 0) &&
+		recno != (guint64)sqlite3_column_int64(st, 1);
+	sqlite3_reset(st);
+	return covered;
+}
+
+static gboolean push_is_settled(IsdClient *c, guint64 recno)
+{
+	gint64 key = recno;
+
+	return recno <= c->push_recno ||
+		(c->push && g_hash_table_contains(c->push->settled, &key));
+}
+
+gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno)
+{
+	return own_recno && !push_is_settled(c, own_recno) && !push_is_covered(c, oid, own_recno);
+}
+
+/* Calls each with the records of the own log that the server has not taken in yet. */
+typedef gboolean (*PendingFunc)(IsdClient *c, const struct kml_record *r, gpointer data);
+
+static gboolean push_each_pending(IsdClient *c, PendingFunc each, gpointer data, GError **error)
+{
+	guint64 at = MAX(c->push_offset, (guint64)KML_HEADER_SIZE);
+
+	while (at < c->core->applied) {
+		struct kml_record r;
+		uint64_t next;
+		int rc = klog_read(c->core->log, at, &r, &next);
+
+		if (rc < 0) {
+			g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "the own log: %s",
+				    g_strerror(-rc));
+			return FALSE;
+		}
+		if (rc == 0)
+			break;
+		if (!push_is_settled(c, r.recno) && !each(c, &r, data))
+			break;
+		at = next;
+	}
+	return TRUE;
+}
+
+typedef struct {
+	struct kml_oid	oid;
+	guint32		valid;
+	GHashTable	*xattrs;
+	IsdName		name;
+	gboolean	found;
+} Pending;
+
+static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	struct kml_str name, value;
+	size_t pos = 0;
+
+	if (!isd_oid_equal(r->obj, w->oid) || push_is_covered(c, r->obj, r->recno))
+		return TRUE;
+	if (r->opcode == KML_SETATTR && r->has_attr)
+		w->valid |= r->attr.valid ? r->attr.valid : ~0U;
+	if (makes(r->opcode))
+		w->valid = ~0U;
+	if (r->opcode == KML_SETXATTR || r->opcode == KML_REMOVEXATTR)
+		while (kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
+			g_hash_table_add(w->xattrs, isd_str(name));
+	return TRUE;
+}
+
+gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
+				GHashTable **ret_xattrs, GError **error)
+{
+	Pending w = { .oid = oid };
+
+	w.xattrs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	*ret_xattrs = w.xattrs;
+	if (!push_each_pending(c, pending_attr, &w, error))
+		return FALSE;
+	*ret_valid = w.valid;
+	return TRUE;
+}
+
+static gboolean pending_removal(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	gboolean removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
+	g_auto(IsdObject) dir = { 0 };
+	gboolean found;
+
+	if (!removes || !isd_oid_equal(r->obj, w->oid))
+		return TRUE;
+	if (!isd_push_find(c, r->parent, &dir, &found, NULL) || !found)
+		return FALSE;
+	w->name.parent = dir.id;
+	w->name.name = isd_str(r->name);
+	w->found = TRUE;
+	return FALSE;
+}
+
+gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, gboolean *ret_found,
+			       GError **error)
+{
+	Pending w = { .oid = oid };
+
+	if (!push_each_pending(c, pending_removal, &w, error))
+		return FALSE;
+	*ret = w.name;
+	*ret_found = w.found;
+	return TRUE;
+}
+
+/* --- segments --- */
+
+static void push_op_clear(gpointer data)
+{
+	PushOp *po = data;
+
+	g_free(po->file);
+	g_clear_pointer(&po->spans, g_array_unref);
+}
+
+static void segment_free(PushSegment *s)
+{
+	g_clear_pointer(&s->push, g_array_unref);
+	g_clear_pointer(&s->ops, isd_ops_free);
+	g_clear_pointer(&s->recs, g_array_unref);
+	g_clear_pointer(&s->buf, g_byte_array_unref);
+	g_free(s);
+}
+
+static gboolean segment_read(IsdPush *p, PushSegment *s, guint64 end, GError **error)
+{
+	gsize len = end - s->start;
+	int err;
+
+	s->buf = g_byte_array_sized_new(len);
+	g_byte_array_set_size(s->buf, len);
+	err = pread_all(p->log_fd, s->buf->data, len, s->start);
+	if (!err)
+		return TRUE;
+	g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "reading the own log: %s", g_strerror(-err));
+	return FALSE;
+}
+
+/* Whole records only; where the last one ends is the segment's end. */
+static gboolean segment_decode(PushSegment *s, GError **error)
+{
+	gsize pos = 0;
+
+	s->recs = g_array_new(FALSE, FALSE, sizeof(struct kml_record));
+	while (pos < s->buf->len) {
+		struct kml_record r;
+		ssize_t len = kml_decode(s->buf->data + pos, s->buf->len - pos, &r);
+
+		if (len == -EAGAIN)
+			break;
+		if (len < 0) {
+			g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED,
+				    "the own log is damaged at offset %" G_GUINT64_FORMAT
+				    ": see kmlprint --verify", s->start + pos);
+			return FALSE;
+		}
+		g_array_append_val(s->recs, r);
+		pos += len;
+	}
+	s->end = s->start + pos;
+	if (s->recs->len) {
+		s->first_recno = g_array_index(s->recs, struct kml_record, 0).recno;
+		s->last_recno = g_array_index(s->recs, struct kml_record, s->recs->len - 1).recno;
+	}
+	return TRUE;
+}
+
+static void segment_set_up(IsdPush *p, PushSegment *s)
+{
+	s->ops = isd_coalesce((struct kml_record *)s->recs->data, s->recs->len, NULL, NULL);
+	s->push = g_array_new(FALSE, TRUE, sizeof(PushOp));
+	g_array_set_clear_func(s->push, push_op_clear);
+	g_array_set_size(s->push, s->ops->ops->len);
+	for (guint i = 0; i < s->push->len; i++) {
+		PushOp *po = &g_array_index(s->push, PushOp, i);
+		gint64 recno;
+
+		po->op = &g_array_index(s->ops->ops, IsdOp, i);
+		recno = po->op->r.recno;
+		if (po->op->dropped || g_hash_table_contains(p->settled, &recno))
+			po->state = PUSH_DONE;
+		else if (makes(po->op->r.opcode))
+			g_hash_table_add(p->making, isd_push_key(po->op->r.obj));
+	}
+}
+
+/* Where the segment that begins at start ended when it was first sent; 0: it was not. */
+static gboolean segment_bounds(IsdPush *p, guint64 start, guint64 *ret_end, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(p->c->state, error, &st,
+			     "SELECT end FROM client_segment WHERE start = ?", "i", (gint64)start);
+
+	*ret_end = 0;
+	if (rc > 0) {
+		*ret_end = sqlite3_column_int64(st, 0);
+		sqlite3_reset(st);
+	}
+	return rc >= 0;
+}
+
+static gboolean segment_fill(IsdPush *p, PushSegment *s, GError **error)
+{
+	guint64 end;
+	gboolean known;
+
+	if (!segment_bounds(p, s->start, &end, error))
+		return FALSE;
+	known = end != 0;
+	if (!known)
+		end = MIN(p->c->core->applied, s->start + SEGMENT_BYTES);
+	if (!segment_read(p, s, end, error) || !segment_decode(s, error))
+		return FALSE;
+	if (!s->recs->len)
+		return TRUE;
+	segment_set_up(p, s);
+	return known || isd_sql_run(p->c->state, error,
+				    "INSERT INTO client_segment VALUES(?, ?, ?, ?)", "iiii",
+				    (gint64)s->start, (gint64)s->end, (gint64)s->first_recno,
+				    (gint64)s->last_recno);
+}
+
+/* *ret_loaded: there is one more. */
+static gboolean segment_load(IsdPush *p, gboolean *ret_loaded, GError **error)
+{
+	PushSegment *last = g_queue_peek_tail(&p->segments);
+	PushSegment *s;
+	guint64 start = last ? last->end : MAX(p->c->push_offset, (guint64)KML_HEADER_SIZE);
+
+	*ret_loaded = FALSE;
+	if (p->segments.length == SEGMENTS_MAX || start >= p->c->core->applied)
+		return TRUE;
+	if (!isd_client_begin(p->c, error))
+		return FALSE;
+	s = g_new0(PushSegment, 1);
+	s->start = start;
+	if (!segment_fill(p, s, error) || !s->recs->len) {
+		segment_free(s);
+		return !error || !*error;
+	}
+	g_queue_push_tail(&p->segments, s);
+	*ret_loaded = TRUE;
+	return isd_client_commit(p->c, error);
+}
+
+/* --- settling --- */
+
+static guint64 *version_of(IsdObject *o, const struct kml_record *r)
+{
+	switch (r->opcode) {
+	case KML_CLOSE:
+	case KML_RESYNC:
+		return &o->cver;
+	case KML_SETATTR:
+	case KML_SETXATTR:
+	case KML_REMOVEXATTR:
+		return &o->aver;
+	default:
+		return NULL;
+	}
+}
+
+static gboolean settle_names(IsdClient *c, const struct kml_record *r, gint64 id, guint64 recno,
+			     GError **error)
+{
+	gboolean to = r->opcode == KML_RENAME || r->opcode == KML_LINK;
+	struct kml_oid dir = to ? r->tparent : r->parent;
+	struct kml_str name = to ? r->tname : r->name;
+	g_auto(IsdObject) d = { 0 };
+	gboolean found;
+
+	if (!name.ptr || !isd_push_find(c, dir, &d, &found, error))
+		return !error || !*error;
+	return !found || isd_sql_run(c->state, error, "UPDATE name SET ver = max(ver, ?)"
+				     " WHERE parent = ? AND name = ? AND id = ?", "iibi",
+				     (gint64)recno, d.id, name.ptr, name.len, id);
+}
+
+/* Rows without a name were kept for their number on the server. */
+static gboolean settle_removed(IsdClient *c, struct kml_oid oid, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	g_auto(IsdName) n = { 0 };
+	gboolean found, named;
+
+	if (!isd_push_find(c, oid, &o, &found, error) || !found)
+		return !error || !*error;
+	if (!o.oid.ino || o.id == ISD_ROOT_ID)
+		return TRUE;
+	if (!isd_state_a_name(c->state, o.id, &n, &named, error))
+		return FALSE;
+	return named || isd_state_drop_object(c->state, o.id, error);
+}
+
+/* The server has own record r as its record recno, about the object soid. */
+static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean content,
+			     struct kml_oid soid, guint64 recno, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	guint64 *version;
+	gboolean found;
+
+	if (r->opcode == KML_UNLINK || r->opcode == KML_RMDIR)
+		return settle_removed(c, r->obj, error);
+	if (!isd_push_find(c, r->obj, &o, &found, error))
+		return FALSE;
+	if (found) {
+		if (soid.ino && (!o.soid.ino || recno >= MAX(o.cver, o.aver)))
+			o.soid = soid;
+		if (makes(r->opcode))
+			o.aver = MAX(o.aver, recno);
+		if (makes(r->opcode) || content)
+			o.cver = MAX(o.cver, recno);
+		version = version_of(&o, r);
+		if (version)
+			*version = MAX(*version, recno);
+		if (!isd_state_put_object(c->state, &o, error) ||
+		    !settle_names(c, r, o.id, recno, error))
+			return FALSE;
+	}
+	return r->opcode != KML_RENAME || !r->has_old || (r->flags & KML_F_EXCHANGE) ||
+	       settle_removed(c, r->old, error);
+}
+
+static void segment_op_done(IsdPush *p, PushSegment *s, guint index)
+{
+	PushOp *po = &g_array_index(s->push, PushOp, index);
+	g_autofree char *key = isd_push_key(po->op->r.obj);
+
+	po->state = PUSH_DONE;
+	if (makes(po->op->r.opcode))
+		g_hash_table_remove(p->making, key);
+	for (guint i = 0; i < s->recs->len; i++) {
+		gint64 recno = g_array_index(s->recs, struct kml_record, i).recno;
+
+		if (g_array_index(s->ops->owner, guint, i) == index)
+			g_hash_table_add(p->settled, g_memdup2(&recno, sizeof(recno)));
+	}
+	if (p->blocking_recno == po->op->r.recno) {
+		p->blocking_recno = 0;
+		g_clear_pointer(&p->blocking, g_free);
+	}
+}
+
+static PushOp *push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guint *ret_index)
+{
+	for (GList *l = p->segments.head; l; l = l->next) {
+		PushSegment *s = l->data;
+
+		if (recno < s->first_recno || recno > s->last_recno)
+			continue;
+		for (guint i = 0; i < s->push->len; i++) {
+			PushOp *po = &g_array_index(s->push, PushOp, i);
+
+			if (po->op->r.recno != recno || po->op->dropped)
+				continue;
+			*ret_s = s;
+			*ret_index = i;
+			return po;
+		}
+	}
+	return NULL;
+}
+
+/* What went without its content sends that as a CLOSE, under the CLOSE's own number. */
+static void push_bare_done(PushOp *po)
+{
+	po->bare = FALSE;
+	po->state = PUSH_TODO;
+	po->op->r.opcode = KML_CLOSE;
+	po->op->r.flags = KML_F_RANGES_ALL;
+	po->op->r.recno = po->op->content_recno;
+	po->op->r.attr.valid = KML_A_SIZE | KML_A_MTIME;
+	po->op->r.xattrs = NULL;
+	po->op->r.xattrs_len = 0;
+	po->op->r.has_ptime = false;
+}
+
+static gboolean push_op_settled(IsdPush *p, PushSegment *s, guint index, struct kml_oid soid,
+				guint64 server_recno, GError **error)
+{
+	PushOp *po = &g_array_index(s->push, PushOp, index);
+	gboolean content = po->op->content && !po->bare;
+
+	if (po->state == PUSH_DONE)
+		return TRUE;
+	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is %" G_GUINT64_FORMAT
+		  " on the server", (guint64)po->op->r.recno, server_recno);
+	if (!isd_client_begin(p->c, error) ||
+	    !settle_state(p->c, &po->op->r, content, soid, server_recno, error) ||
+	    (content && !isd_push_carried(p, po->op->r.obj, error)))
+		return FALSE;
+	if (po->bare && po->op->content_recno != po->op->r.recno)
+		push_bare_done(po);
+	else
+		segment_op_done(p, s, index);
+	return TRUE;
+}
+
+gboolean isd_push_settle(IsdClient *c, const struct kml_record *r, GError **error)
+{
+	PushSegment *s;
+	guint index;
+	struct kml_record own = *r;
+	gint64 recno = r->origin_recno;
+
+	if (c->push && push_find_op(c->push, r->origin_recno, &s, &index))
+		return push_op_settled(c->push, s, index, r->obj, r->recno, error);
+	if (r->origin_recno <= c->push_recno)
+		return TRUE;
+	/* before a restart it was sent, and the segment is not read again yet */
+	own.obj = r->origin_obj;
+	own.parent = own.tparent = (struct kml_oid) { 0 };
+	own.has_old = false;
+	if (r->opcode == KML_UNLINK || r->opcode == KML_RMDIR)
+		return TRUE;	/* settled when it is sent again */
+	if (c->push)
+		g_hash_table_add(c->push->settled, g_memdup2(&recno, sizeof(recno)));
+	return settle_state(c, &own, r->opcode == KML_CLOSE, r->obj, r->recno, error);
+}
+
+/* --- the position --- */
+
+static gboolean segment_is_done(const PushSegment *s)
+{
+	for (guint i = 0; i < s->push->len; i++)
+		if (g_array_index(s->push, PushOp, i).state != PUSH_DONE)
+			return FALSE;
+	return TRUE;
+}
+
+static gboolean settled_before(gpointer key, gpointer value, gpointer data)
+{
+	return (guint64)*(gint64 *)key <= *(guint64 *)data;
+}
+
+/* Nothing is pending: what was remembered about pending records is of no use. */
+static gboolean push_forget(IsdPush *p, GError **error)
+{
+	IsdState *s = p->c->state;
+
+	return isd_sql_run(s, error, "DELETE FROM client_cover", "") &&
+	       isd_sql_run(s, error, "DELETE FROM client_alias", "");
+}
+
+static void push_punched(int error, const void *body, gsize len, gpointer data)
+{
+}
+
+/* Everything before it is on the server: the log's front can be given back. */
+static void push_punch(IsdPush *p)
+{
+	struct izo_pos pos = { GUINT64_TO_LE(p->c->push_offset), GUINT64_TO_LE(p->c->push_recno) };
+
+	if (p->c->push_offset - p->punched < PUNCH_BYTES)
+		return;
+	p->punched = p->c->push_offset;
+	isd_channel_request(p->c->core->channel, IZO_MSG_PUNCH, 0, &pos, sizeof(pos),
+			    push_punched, NULL);
+}
+
+static gboolean push_advance(IsdPush *p, GError **error)
+{
+	IsdClient *c = p->c;
+	PushSegment *s;
+	gboolean moved = FALSE;
+
+	while ((s = g_queue_peek_head(&p->segments)) && segment_is_done(s)) {
+		if (!isd_client_begin(c, error) ||
+		    !isd_state_set_u64(c->state, "push_offset", s->end, error) ||
+		    !isd_state_set_u64(c->state, "push_recno", s->last_recno, error) ||
+		    !isd_sql_run(c->state, error, "DELETE FROM client_segment WHERE start = ?",
+				 "i", (gint64)s->start))
+			return FALSE;
+		c->push_offset = s->end;
+		c->push_recno = s->last_recno;
+		g_hash_table_foreach_remove(p->settled, settled_before, &c->push_recno);
+		segment_free(g_queue_pop_head(&p->segments));
+		moved = TRUE;
+	}
+	if (!moved)
+		return TRUE;
+	if (c->push_recno >= c->core->log_recno && !push_forget(p, error))
+		return FALSE;
+	if (!isd_client_commit(c, error))
+		return FALSE;
+	push_punch(p);
+	isd_client_progress(c);
+	return TRUE;
+}
+
+/* --- failures --- */
+
+static gboolean push_retry(gpointer data)
+{
+	IsdPush *p = data;
+
+	p->retry = 0;
+	for (GList *l = p->segments.head; l; l = l->next) {
+		PushSegment *s = l->data;
+
+		for (guint i = 0; i < s->push->len; i++) {
+			PushOp *po = &g_array_index(s->push, PushOp, i);
+
+			if (po->state == PUSH_FAILED)
+				po->state = PUSH_TODO;
+		}
+	}
+	push_go(p);
+	return G_SOURCE_REMOVE;
+}
+
+static void push_retry_later(IsdPush *p)
+{
+	if (p->retry)
+		return;
+	p->retry = g_timeout_add(p->retry_ms, push_retry, p);
+	p->retry_ms = MIN(p->retry_ms * 2, RETRY_MAX_MS);
+}
+
+void isd_push_pulled(IsdPush *p)
+{
+	if (!p->retry)
+		return;
+	g_clear_handle_id(&p->retry, g_source_remove);
+	p->retry = g_idle_add(push_retry, p);
+}
+
+static void push_op_failed(IsdPush *p, PushOp *po, int err)
+{
+	const struct kml_record *r = &po->op->r;
+
+	po->state = PUSH_FAILED;
+	po->err = err;
+	po->tries++;
+	if (err == ENOENT && po->file)
+		g_clear_pointer(&po->file, g_free);	/* the upload is gone */
+	if (err == ECANCELED || (err == ESTALE && po->tries < TRIES_QUIET) ||
+	    (p->blocking_recno && p->blocking_recno != r->recno))
+		return;
+	g_free(p->blocking);
+	p->blocking_recno = r->recno;
+	p->blocking = g_strdup_printf("%s of %.*s in %.*s: %s%s", kml_opcode_name(r->opcode),
+				      (int)r->name.len, r->name.ptr ? r->name.ptr : "",
+				      (int)r->dir.len, r->dir.ptr ? r->dir.ptr : "",
+				      err > 0 ? "the server answers: " : "it is being changed",
+				      err > 0 ? g_strerror(err) : "");
+	if (po->tries == 1 || po->tries == TRIES_QUIET)
+		isd_log(4, p->c->server, r->recno, "not sent: %s", p->blocking);
+}
+
+/* After too many tries about something that no longer exists here there is nothing to do. */
+static gboolean push_is_moot(IsdPush *p, const PushOp *po, gboolean *ret, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	*ret = FALSE;
+	if (po->err != ESTALE && po->err != ENOENT)
+		return TRUE;
+	if (!isd_push_find(p->c, po->op->r.obj, &o, &found, error))
+		return FALSE;
+	*ret = !found || ((po->op->r.opcode == KML_UNLINK || po->op->r.opcode == KML_RMDIR) &&
+			  po->tries >= TRIES_QUIET && !o.soid.ino);
+	return TRUE;
+}
+
+/* --- answers --- */
+
+static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct answer *a, GError **error)
+{
+	struct kml_oid soid = { GUINT64_FROM_LE(a->ino), GUINT32_FROM_LE(a->gen) };
+	guint32 status = GUINT32_FROM_LE(a->status);
+	PushSegment *s;
+	guint index;
+	gboolean moot;
+
+	if (po->state != PUSH_SENT)
+		return TRUE;	/* the server's log told already */
+	if (!push_find_op(p, po->op->r.recno, &s, &index))
+		return TRUE;
+	if (!status)
+		return push_op_settled(p, s, index, soid, GUINT64_FROM_LE(a->server_recno), error);
+	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " %s: %s", (guint64)po->op->r.recno,
+		  kml_opcode_name(po->op->r.opcode), g_strerror(status));
+	push_op_failed(p, po, status);
+	if (!push_is_moot(p, po, &moot, error))
+		return FALSE;
+	if (moot)
+		segment_op_done(p, s, index);
+	return TRUE;
+}
+
+static gboolean push_take_answers(IsdPush *p, const GByteArray *body, GPtrArray *sent,
+				  GError **error)
+{
+	gboolean failed = FALSE;
+
+	if (body->len != sent->len * sizeof(struct answer)) {
+		g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
+			    "the server answers %u records with %u bytes", sent->len, body->len);
+		return FALSE;
+	}
+	for (guint i = 0; i < sent->len; i++) {
+		PushOp *po = g_ptr_array_index(sent, i);
+		struct answer a;
+
+		memcpy(&a, body->data + i * sizeof(a), sizeof(a));
+		if (GUINT64_FROM_LE(a.recno) != po->sent_recno) {
+			g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
+				    "the server answers other records than were sent");
+			return FALSE;
+		}
+		if (!push_take_answer(p, po, &a, error))
+			return FALSE;
+		failed |= po->state == PUSH_FAILED;
+	}
+	if (failed)
+		push_retry_later(p);
+	else
+		p->retry_ms = RETRY_MIN_MS;
+	return isd_client_did(p->c, sent->len, error);
+}
+
+static void push_posted(IsdRequest *r, const GError *error, gpointer data)
+{
+	IsdPush *p = data;
+	g_autoptr(GError) local = NULL;
+	g_autoptr(GPtrArray) sent = g_steal_pointer(&p->sent);
+
+	p->post = NULL;
+	isd_fault("push-answered");
+	if (error || !push_take_answers(p, isd_fetch_body(r), sent, &local)) {
+		isd_client_fail(p->c, error ? error : local);
+		return;
+	}
+	push_go(p);
+}
+
+/* --- sending --- */
+
+static void push_post(IsdPush *p, GByteArray *body)
+{
+	g_autoptr(GBytes) bytes = g_byte_array_free_to_bytes(body);
+	IsdFetchSpec spec = {
+		.method = "POST", .body = bytes, .done = push_posted, .data = p,
+	};
+
+	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&epoch=%" G_GUINT64_FORMAT,
+				    p->c->pull_recno, p->c->epoch);
+	isd_fault("push-post");
+	p->post = isd_fetch(p->c->fetcher, &spec);
+}
+
+void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error)
+{
+	po->state = PUSH_TODO;
+	if (error) {
+		isd_client_fail(p->c, error);
+		return;
+	}
+	if (changed) {
+		push_op_failed(p, po, 0);
+		push_retry_later(p);
+	}
+	push_go(p);
+}
+
+/*
+ * The file is changing while it is read: if a later CLOSE is in the log that
+ * one sends it, otherwise it is looked at again in a moment.
+ */
+static gboolean push_changing(IsdPush *p, PushSegment *s, guint index, GError **error)
+{
+	PushOp *po = &g_array_index(s->push, PushOp, index);
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (!isd_push_find(p->c, po->op->r.obj, &o, &found, error))
+		return FALSE;
+	if (found && o.lcver > po->op->content_recno && !makes(po->op->r.opcode)) {
+		segment_op_done(p, s, index);
+		return isd_push_carry(p, po, &o, error);
+	}
+	push_op_failed(p, po, po->err);
+	push_retry_later(p);
+	return TRUE;
+}
+
+/* One op into the body.  *ret_stop: send what there is, or wait for an upload. */
+static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *body,
+			 gboolean *ret_stop, GError **error)
+{
+	PushOp *po = &g_array_index(s->push, PushOp, index);
+
+	if (push_is_covered(p->c, po->op->r.obj, po->op->r.recno)) {
+		segment_op_done(p, s, index);
+		return TRUE;
+	}
+	switch (isd_push_encode(p, po, body, error)) {
+	case ENCODE_FAIL:
+		return FALSE;
+	case ENCODE_DONE:
+		po->state = PUSH_SENT;
+		po->sent_recno = po->op->r.recno;
+		g_ptr_array_add(p->sent, po);
+		*ret_stop = p->sent->len == BATCH_RECORDS;
+		return TRUE;
+	case ENCODE_MOOT:
+		segment_op_done(p, s, index);
+		return TRUE;
+	case ENCODE_LATER:
+		return push_changing(p, s, index, error);
+	case ENCODE_FULL:
+	case ENCODE_UPLOAD:
+		*ret_stop = TRUE;
+	}
+	return TRUE;
+}
+
+static gboolean push_collect(IsdPush *p, GByteArray *body, GError **error)
+{
+	gboolean stop = FALSE;
+
+	for (GList *l = p->segments.head; l && !stop; l = l->next) {
+		PushSegment *s = l->data;
+
+		for (guint i = 0; i < s->push->len && !stop; i++)
+			if (g_array_index(s->push, PushOp, i).state == PUSH_TODO &&
+			    !push_add(p, s, i, body, &stop, error))
+				return FALSE;
+	}
+	return TRUE;
+}
+
+static gboolean push_try(IsdPush *p, GError **error)
+{
+	gboolean loaded = TRUE;
+
+	while (loaded && !p->post && !p->upload) {
+		g_autoptr(GByteArray) body = g_byte_array_new();
+
+		if (!p->sent)
+			p->sent = g_ptr_array_new();
+		if (!isd_client_begin(p->c, error) || !push_collect(p, body, error) ||
+		    !push_advance(p, error))
+			return FALSE;
+		if (body->len) {
+			/* what the records stand for has to be known again after a crash */
+			if (!isd_client_commit(p->c, error))
+				return FALSE;
+			push_post(p, g_steal_pointer(&body));
+			return TRUE;
+		}
+		if (p->upload)
+			return isd_client_commit(p->c, error);
+		if (!segment_load(p, &loaded, error))
+			return FALSE;
+	}
+	return TRUE;
+}
+
+static void push_go(IsdPush *p)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!isd_client_is_up(p->c) || p->c->phase != ISD_CLIENT_ONLINE)
+		return;
+	if (!push_try(p, &error))
+		isd_client_fail(p->c, error);
+}
+
+static gboolean push_kicked(gpointer data)
+{
+	IsdPush *p = data;
+
+	p->kick = 0;
+	push_go(p);
+	return G_SOURCE_REMOVE;
+}
+
+/* Not from within what may be in the middle of a decision about pending records. */
+void isd_push_kick(IsdPush *p)
+{
+	if (!p->kick)
+		p->kick = g_idle_add(push_kicked, p);
+}
+
+const char *isd_push_blocking(const IsdPush *p, guint64 *ret_recno)
+{
+	*ret_recno = p->blocking_recno;
+	return p->blocking;
+}
+
+IsdPush *isd_push_start(IsdClient *c)
+{
+	IsdPush *p = g_new0(IsdPush, 1);
+
+	p->c = c;
+	p->log_fd = openat(c->core->meta_fd, "kml", O_RDONLY | O_CLOEXEC);
+	p->settled = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	p->making = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	p->carry = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+					 (GDestroyNotify)g_array_unref);
+	p->retry_ms = RETRY_MIN_MS;
+	p->punched = c->push_offset;
+	g_queue_init(&p->segments);
+	isd_push_kick(p);
+	return p;
+}
+
+void isd_push_free(IsdPush *p)
+{
+	PushSegment *s;
+
+	if (p->post)
+		isd_fetch_cancel(p->post);
+	isd_push_upload_free(p->upload);
+	g_clear_handle_id(&p->retry, g_source_remove);
+	g_clear_handle_id(&p->kick, g_source_remove);
+	while ((s = g_queue_pop_head(&p->segments)))
+		segment_free(s);
+	g_clear_pointer(&p->sent, g_ptr_array_unref);
+	g_hash_table_unref(p->settled);
+	g_hash_table_unref(p->making);
+	g_hash_table_unref(p->carry);
+	if (p->log_fd >= 0)
+		close(p->log_fd);
+	g_free(p->blocking);
+	g_free(p);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Between push.c, which decides what of the own log is sent when, encode_push.c,
+ * which says it as the server understands it, and upload.c, which sends large content.
+ */
+#ifndef ISD_PUSH_H
+#define ISD_PUSH_H
+
+#include "client.h"
+#include "coalesce.h"
+
+typedef enum {
+	PUSH_TODO,
+	PUSH_SENT,
+	PUSH_DONE,	/* settled, or nothing to be done */
+	PUSH_FAILED,	/* to be tried again */
+} PushState;
+
+typedef struct {
+	IsdOp		*op;
+	PushState	state;
+	int		err;
+	guint		tries;
+	char		*file;		/* name of its finished upload */
+	gboolean	patch;		/* that holds only the spans */
+	GArray		*spans;		/* of IsdSpan: those */
+	guint64		sent_recno;	/* the number it was sent under */
+	guint64		size;		/* of the content in it */
+	struct kml_time	mtime;
+	gboolean	bare;		/* sent without its content, which follows as a CLOSE */
+} PushOp;
+
+/*
+ * What was read from the log at once and coalesced; sent with the same
+ * bounds again after a crash, so that the same records stand for the same changes.
+ */
+typedef struct {
+	guint64		start, end, first_recno, last_recno;
+	GByteArray	*buf;
+	GArray		*recs;
+	IsdOps		*ops;
+	GArray		*push;		/* of PushOp, one per op */
+} PushSegment;
+
+struct IsdPush {
+	IsdClient	*c;
+	int		log_fd;
+	GQueue		segments;	/* of PushSegment, in order */
+	GHashTable	*settled;	/* recno (gint64) behind push_recno that is done */
+	GHashTable	*making;	/* own ino.gen of what is made by ops that are not done */
+	GHashTable	*carry;		/* own ino.gen -> GArray of IsdSpan not sent with an earlier CLOSE */
+	GPtrArray	*sent;		/* of PushOp, in the POST under way */
+	IsdRequest	*post;
+	struct PushUpload *upload;
+	guint		retry, kick;	/* sources */
+	guint		retry_ms;
+	guint64		punched;	/* up to here the log was given back */
+	guint64		blocking_recno;
+	char		*blocking;
+};
+
+char *isd_push_key(struct kml_oid oid);
+/* The row of an own number, also one that the object had before. */
+gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolean *ret_found,
+		       GError **error);
+
+/* upload.c is done with it. */
+void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error);
+
+/* --- encode_push.c --- */
+
+typedef enum {
+	ENCODE_FAIL,	/* error is set */
+	ENCODE_DONE,	/* appended to the body */
+	ENCODE_FULL,	/* send what there is first */
+	ENCODE_UPLOAD,	/* its content has to be uploaded first */
+	ENCODE_MOOT,	/* nothing to be sent */
+	ENCODE_LATER,	/* it is being changed */
+} EncodeResult;
+EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **error);
+
+/* --- upload.c --- */
+
+typedef enum { UPLOAD_OK, UPLOAD_CHANGED } UploadEnd;
+typedef void (*PushUploadDone)(IsdPush *p, PushOp *po, UploadEnd end, const GError *error);
+/* spans NULL: all of it. */
+gboolean isd_push_upload(IsdPush *p, PushOp *po, int fd, GArray *spans, PushUploadDone done,
+			 GError **error);
+void isd_push_upload_free(struct PushUpload *u);
+/* The spans of a CLOSE that suffice (a new array), or NULL for all of it. */
+GArray *isd_push_spans(IsdPush *p, const PushOp *po, const IsdObject *o, guint64 size);
+/* Skipped now, a later CLOSE sends it. */
+gboolean isd_push_carry(IsdPush *p, const PushOp *po, const IsdObject *o, GError **error);
+gboolean isd_push_carried(IsdPush *p, struct kml_oid oid, GError **error);
+
+#endif
