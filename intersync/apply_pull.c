@@ -481,7 +481,7 @@ static gboolean queue_attrs(IsdPull *p, IsdOp *op, const IsdObject *o, const Isd
 }
 
 /* Both have made the same: from now on it is one object; the server's attributes count. */
-static gboolean bind(IsdPull *p, IsdOp *op, IsdObject *o, const IsdPlace *at, const char *name,
+static gboolean bind_both(IsdPull *p, IsdOp *op, IsdObject *o, const IsdPlace *at, const char *name,
 		     guint tries, GError **error)
 {
 	o->soid = op->r.obj;
@@ -510,7 +510,7 @@ static gboolean clear_name(IsdPull *p, IsdOp *op, const IsdPlace *at, const char
 	if (found && op->r.opcode != KML_RENAME && op->r.opcode != KML_LINK &&
 	    matches(p, op, &o, &n)) {
 		*ret_bound = TRUE;
-		return bind(p, op, &o, at, name, tries, error);
+		return bind_both(p, op, &o, at, name, tries, error);
 	}
 	return isd_conflict_keep(p->c, n.id, at->id, name, NULL, error);
 }
@@ -793,8 +793,8 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 	o.attr.ctime = isd_result_ctime(res);
 	o.aver = r->recno;
 	if (r->has_attr)
-		take_attrs(&o, &r->attr, r->attr.valid & ~KML_A_SIZE &
-			   (S_ISREG(o.attr.mode) && it->op->content ? ~KML_A_MTIME : ~0U));
+		take_attrs(&o, &r->attr, r->attr.valid & ~(KML_A_SIZE |
+			   (S_ISREG(o.attr.mode) && it->op->content ? KML_A_MTIME : 0)));
 	if (!isd_state_put_object(c->state, &o, error))
 		return FALSE;
 	if (r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR)

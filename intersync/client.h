@@ -11,6 +11,8 @@
 #ifndef ISD_CLIENT_H
 #define ISD_CLIENT_H
 
+#include <sys/stat.h>
+
 #include "core.h"
 #include "fetch.h"
 #include "statedb.h"
