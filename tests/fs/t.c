@@ -270,6 +270,8 @@ static bool run_one(struct test *t, unsigned int n)
 	snprintf(dir, sizeof(dir), "t-%s", t->name);
 	if (pipe(p))
 		return false;
+	/* what a failed run left */
+	nftw(dir, remove_one, 20, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
