@@ -53,9 +53,11 @@ static void apply_or_end(const struct kml_record *r, const char *where)
 	exit(1);
 }
 
+static int lower = AT_FDCWD;	/* where base and kml are looked for */
+
 static void load_base(const char *file)
 {
-	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	int fd = openat(lower, file, O_RDONLY | O_CLOEXEC);
 	struct kml_record r = { 0 };
 	struct stat st;
 	char *buf;
@@ -86,7 +88,7 @@ static void load_log(const char *file)
 	struct klog_header h;
 	struct klog *log;
 	uint64_t pos, next;
-	int e = klog_open(AT_FDCWD, file, &log);
+	int e = klog_open(lower, file, &log);
 
 	if (!e)
 		e = klog_header(log, &h);
@@ -270,6 +272,7 @@ static void compare_tree(const char *dir)
 
 static void sync_log(const char *dir)
 {
+	struct izo_info info;
 	struct izo_pos pos;
 	int fd = chan_open(dir);
 	ssize_t n;
@@ -279,6 +282,12 @@ static void sync_log(const char *dir)
 	n = chan_call(fd, IZO_MSG_SYNC, 0, NULL, 0, &pos, sizeof(pos), NULL);
 	if (n < 0)
 		errx(2, "%s: SYNC: %s", dir, strerror(-n));
+	/* past the file system under test, where there is one */
+	n = chan_call(fd, IZO_MSG_INFO, 0, NULL, 0, &info, sizeof(info), &lower);
+	if (n < 0)
+		errx(2, "%s: INFO: %s", dir, strerror(-n));
+	if (lower < 0)
+		lower = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	close(fd);
 }
 
@@ -315,9 +324,11 @@ int main(int argc, char **argv)
 			err(2, "%s: which fileset", argv[optind]);
 		fset[n] = '\0';
 	}
-	if (!base && asprintf(&base, "%s/.intermezzo/%s/base", argv[optind], fset) < 0)
+	if (lower == AT_FDCWD)
+		lower = open(argv[optind], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (!base && asprintf(&base, ".intermezzo/%s/base", fset) < 0)
 		err(2, "memory");
-	if (!kml && asprintf(&kml, "%s/.intermezzo/%s/kml", argv[optind], fset) < 0)
+	if (!kml && asprintf(&kml, ".intermezzo/%s/kml", fset) < 0)
 		err(2, "memory");
 	model_init(&model);
 	load_base(base);

@@ -3,7 +3,6 @@
 #include "t.h"
 
 #include <dirent.h>
-#include <ftw.h>
 #include <grp.h>
 #include <limits.h>
 #include <signal.h>
@@ -219,10 +218,16 @@ unsigned long t_rand(unsigned long n)
 	return (random_state >> 11) % n;
 }
 
-static int remove_one(const char *p, const struct stat *st, int type,
-		      struct FTW *ftw)
+static void remove_tree(const char *dir)
 {
-	return remove(p) && errno != ENOENT ? -1 : 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		execlp("rm", "rm", "-rf", "--", dir, NULL);
+		_exit(1);
+	}
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 static void copy_output(int fd, char *skip, size_t size)
@@ -271,7 +276,7 @@ static bool run_one(struct test *t, unsigned int n)
 	if (pipe(p))
 		return false;
 	/* what a failed run left */
-	nftw(dir, remove_one, 20, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	remove_tree(dir);
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -295,7 +300,7 @@ static bool run_one(struct test *t, unsigned int n)
 	}
 	fflush(stdout);
 	if (!status && chdir(t_root) == 0)
-		nftw(dir, remove_one, 20, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+		remove_tree(dir);
 	return !status;
 }
 
@@ -323,9 +328,15 @@ int t_main(int argc, char **argv)
 		perror(root);
 		return 2;
 	}
-	for (struct test *t = first; t; t = t->next)
-		if (selected(t, argv + 2))
-			failed += !run_one(t, ++n);
+	for (struct test *t = first; t; t = t->next) {
+		if (!selected(t, argv + 2) || run_one(t, ++n))
+			continue;
+		failed++;
+		if (access(root, F_OK)) {
+			printf("Bail out! %s: %s\n", root, strerror(errno));
+			return 1;
+		}
+	}
 	printf("1..%u\n", n);
 	return failed ? 1 : 0;
 }
