@@ -109,7 +109,7 @@ static int send_file(struct mis_request *q, int fd, uint64_t start, uint64_t len
 	}
 	APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(list));
 	if (ap_pass_brigade(r->output_filters, bb) != APR_SUCCESS)
-		return mis_break_off(q);
+		return r->status >= 400 ? OK : mis_break_off(q);	/* 416 is out already */
 	mis_count(&mis_counters->bytes[q->kind], r->bytes_sent);
 	return OK;
 }

@@ -384,7 +384,16 @@ static gboolean restart(gpointer data)
 	return G_SOURCE_REMOVE;
 }
 
-/* It ended by itself. */
+/* "killed by signal 9", or what it said before it ended by itself */
+static char *how_ended(const IsdHttpd *h)
+{
+	if (g_subprocess_get_if_signaled(h->process))
+		return g_strdup_printf("killed by signal %d",
+				       g_subprocess_get_term_sig(h->process));
+	return last_words(h);
+}
+
+/* It was not we who ended it. */
 static void exited(GObject *source, GAsyncResult *result, gpointer data)
 {
 	g_autofree char *why = NULL;
@@ -393,12 +402,12 @@ static void exited(GObject *source, GAsyncResult *result, gpointer data)
 	if (!g_subprocess_wait_finish(G_SUBPROCESS(source), result, NULL))
 		return;	/* we stop it; data may be gone */
 	h = data;
-	why = last_words(h);
+	why = how_ended(h);
 	g_clear_object(&h->process);
 	if (g_get_monotonic_time() - h->started > GOOD_RUN * G_USEC_PER_SEC)
 		h->backoff = 0;
 	h->backoff = h->backoff ? MIN(h->backoff * 2, BACKOFF_MAX) : 1;
-	isd_log(LOG_WARNING, NULL, 0, "httpd has ended and is started again in %u s: %s",
+	isd_log(LOG_WARNING, NULL, 0, "httpd has ended and will be started again in %u s: %s",
 		h->backoff, why);
 	h->timer = g_timeout_add_seconds(h->backoff, restart, h);
 }
