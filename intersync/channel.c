@@ -6,6 +6,8 @@
  */
 #include "daemon.h"
 
+#define MEMORY_PAUSE	20	/* ms until a message that found no memory is sent again */
+
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
@@ -32,10 +34,12 @@ struct IsdChannel {
 	GQueue		unsent;		/* Request */
 	GHashTable	*sent;		/* id -> Request */
 	GQueue		answered;	/* Request, with its reply */
-	guint		in_source, out_source, idle_source;
+	guint		in_source, out_source, idle_source, retry_source;
 	gboolean	dead;
 	char		*buf;		/* IZO_MSG_MAX */
 };
+
+static gboolean flush(struct IsdChannel *c);
 
 static void request_free(Request *r)
 {
@@ -94,6 +98,21 @@ static void gone(struct IsdChannel *c, int error)
 		      "intersync again", c->core->dir, error ? g_strerror(error) : "unmounted");
 }
 
+static gboolean no_memory(int rc)
+{
+	return rc == -ENOBUFS || rc == -ENOMEM;
+}
+
+static gboolean retry_flush(gpointer data)
+{
+	struct IsdChannel *c = data;
+
+	if (!flush(c))
+		return G_SOURCE_CONTINUE;
+	c->retry_source = 0;
+	return G_SOURCE_REMOVE;
+}
+
 /* TRUE when everything is sent (or nothing can be any more). */
 static gboolean flush(struct IsdChannel *c)
 {
@@ -104,7 +123,9 @@ static gboolean flush(struct IsdChannel *c)
 		const void *body = r->body ? g_bytes_get_data(r->body, &len) : NULL;
 		int rc = chan_send(c->fd, r->type, r->flags, r->id, body, len);
 
-		if (rc == -EAGAIN)
+		if (no_memory(rc) && !c->retry_source)
+			c->retry_source = g_timeout_add(MEMORY_PAUSE, retry_flush, c);
+		if (rc == -EAGAIN || no_memory(rc))
 			return FALSE;
 		if (rc < 0) {
 			gone(c, -rc);
@@ -234,9 +255,12 @@ static void wait_for(struct IsdChannel *c)
 {
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
 
-	if (!flush(c))
+	/* It may be memory that is missing, which poll() does not tell. */
+	if (!flush(c)) {
 		p.events |= POLLOUT;
-	if (!c->dead && (poll(&p, 1, -1) > 0))
+		g_usleep(1000);
+	}
+	if (!c->dead && poll(&p, 1, c->unsent.length ? MEMORY_PAUSE : -1) > 0)
 		receive(c);
 }
 
@@ -316,6 +340,7 @@ void isd_channel_free(struct IsdChannel *c)
 	remove_source(&c->in_source);
 	remove_source(&c->out_source);
 	remove_source(&c->idle_source);
+	remove_source(&c->retry_source);
 	g_hash_table_iter_init(&it, c->sent);
 	while (g_hash_table_iter_next(&it, NULL, &r))
 		request_free(r);

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 
 #define BATCH_MAX	(IZO_MSG_MAX - sizeof(struct izo_msg))
+/* The kernel needs contiguous memory for a message: a batch is larger only for one record. */
+#define BATCH_FULL	(128 * 1024)
 
 struct IsdReint {
 	struct izo_reint	head;
@@ -70,9 +72,9 @@ gboolean isd_reint_add(IsdReint *b, const struct kml_record *r, const struct izo
 	guint at = b->body->len;
 	ssize_t len;
 
+	if (b->sent && at + need > BATCH_FULL)
+		return FALSE;
 	if (at + need > BATCH_MAX) {
-		if (b->sent)
-			return FALSE;
 		not_sent(b, EMSGSIZE);
 		return TRUE;
 	}

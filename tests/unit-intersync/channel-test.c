@@ -258,7 +258,7 @@ static void test_reint(void)
 
 	set_up(&t, reint_fs);
 	n = fill(b);
-	g_assert_cmpuint(n, >, 1000);
+	g_assert_cmpuint(n, >, 100);
 	assert_ok(isd_reint_send(b, &t.core, 55, 66, &r, E));
 	assert_results(r, n);
 	g_assert_cmpuint(t.core.log_end, ==, 4711);
