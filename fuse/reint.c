@@ -439,7 +439,7 @@ static void result_of_name(struct reint_entry *e)
 
 void forget_data(const struct inode *i)
 {
-	if (fs.se && i->nlookup)
+	if (fs.se && (i->nlookup || i == root_inode))
 		fuse_lowlevel_notify_inval_inode(fs.se, i == root_inode ? FUSE_ROOT_ID : i->nodeid,
 						 0, 0);
 }

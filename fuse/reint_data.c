@@ -451,6 +451,12 @@ static int write_into(struct reint_entry *e, int file)
 	e->op.r.file.ptr = NULL;
 	if (!err)
 		entry_is(e, &st, e->obj.gen);
+	/*
+	 * Who opens it next must not see the old size.  Nobody has it open, so no
+	 * page of it waits for an answer from us, and this cannot block.
+	 */
+	if (!session_is_open(e->inode))
+		forget_data(e->inode);
 	/* Once it has begun it cannot be undone: what is there is logged. */
 	op_done(&e->op);
 out:
