@@ -339,6 +339,7 @@ static gboolean spawn(IsdHttpd *h, GError **error)
 	g_subprocess_launcher_take_fd(l, fcntl(h->core->root_fd, F_DUPFD_CLOEXEC, 3), ROOT_TARGET);
 	g_subprocess_launcher_take_fd(l, fcntl(h->core->meta_fd, F_DUPFD_CLOEXEC, 3), META_TARGET);
 	g_subprocess_launcher_set_cwd(l, "/");
+	unlink(h->pidfile);	/* of one that was killed: the next would warn of it */
 	h->started = g_get_monotonic_time();
 	h->process = g_subprocess_launcher_spawn(l, error, h->program, "-f", h->conf,
 						 "-DFOREGROUND", NULL);
