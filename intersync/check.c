@@ -58,24 +58,6 @@ static char *shown(const char *dir, const char *name)
 	return text;
 }
 
-/* Step by step, for paths of any length; no links are followed. */
-static int open_dir_at(int root_fd, const char *path)
-{
-	g_auto(GStrv) parts = g_strsplit(path, "/", -1);
-	int fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	for (char **p = parts; *p && fd >= 0; p++) {
-		int next;
-
-		if (!**p)
-			continue;
-		next = openat(fd, *p, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		close(fd);
-		fd = next;
-	}
-	return fd;
-}
-
 static gboolean link_differs(int dirfd, const char *name, const IsdObject *o)
 {
 	char text[PATH_MAX];
@@ -209,7 +191,7 @@ static const char *name_differs(Check *c, gint64 parent, const char *name, GErro
 	path = isd_state_path(c->s, parent, NULL);
 	if (!path || !isd_state_lookup(c->s, parent, name, &n, &found, error))
 		return NULL;
-	fd = open_dir_at(c->root_fd, path);
+	fd = isd_tree_open_dir(c->root_fd, path);
 	if (fd < 0)
 		return NULL;
 	if (found)
@@ -320,7 +302,7 @@ static gboolean check_dir(Check *c, gint64 id, GError **error)
 	/* It hangs nowhere: renamed away or removed by now, or check_lost() tells it. */
 	if (!path)
 		return TRUE;
-	fd = open_dir_at(c->root_fd, path);
+	fd = isd_tree_open_dir(c->root_fd, path);
 	if (fd < 0)
 		return TRUE;
 	if (check_names(c, id, path, fd, error))

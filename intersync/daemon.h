@@ -60,6 +60,12 @@ gboolean isd_check(int root_fd, int meta_fd, IsdCheckFound found, gpointer data,
 /* The counts as members. */
 void isd_check_report(const IsdCheckCounts *n, JsonBuilder *b);
 
+/* tree.c: a directory of the tree by its path, or -1 with errno. */
+int isd_tree_open_dir(int root_fd, const char *path);
+/* What the tree has for this object by one of the names that the state knows. */
+gboolean isd_tree_attrs(IsdCore *core, struct kml_oid oid, struct kml_attrs *ret,
+			gboolean *ret_found, GError **error);
+
 /* status.c */
 void isd_core_status(IsdCore *core, JsonBuilder *b);
 void isd_core_saw_log(IsdCore *core, const struct izo_pos *pos);

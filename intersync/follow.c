@@ -7,6 +7,7 @@
 #include "daemon.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 
 #define BATCH	8192	/* records per transaction */
 
@@ -24,6 +25,26 @@ static void bad_log(IsdCore *core, int rc, GError **error)
 			    g_strerror(-rc));
 }
 
+/*
+ * RESYNC says that a file may have changed unseen: that is a CLOSE of all of
+ * it, with the attributes that it has now.  Nothing if it is not there.
+ */
+static gboolean resync(IsdCore *core, struct kml_record *r, GError **error)
+{
+	struct kml_attrs now;
+	gboolean found;
+
+	if (!isd_tree_attrs(core, r->obj, &now, &found, error))
+		return FALSE;
+	if (!found || !S_ISREG(now.mode))
+		return TRUE;
+	r->opcode = KML_CLOSE;
+	r->flags |= KML_F_RANGES_ALL;
+	r->has_attr = true;
+	r->attr = now;
+	return TRUE;
+}
+
 /* 1: taken in; 0: there is no more; -1: error */
 static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
 {
@@ -38,6 +59,8 @@ static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
 		return rc < 0 ? -1 : 0;
 	isd_debug(ISD_D_KML, "record %" G_GUINT64_FORMAT " %s", (guint64) r.recno,
 		  kml_opcode_name(r.opcode) ? kml_opcode_name(r.opcode) : "?");
+	if (r.opcode == KML_RESYNC && !resync(core, &r, error))
+		return -1;
 	if (!isd_state_apply(core->state, &r, core->is_server, error))
 		return -1;
 	if (each && !each(core, &r, at, next, error))

@@ -4,7 +4,10 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "util.h"
 
 typedef struct {
 	Fixture	f;
@@ -144,6 +147,39 @@ static void test_half(void)
 	tear_down(&t);
 }
 
+/* A file that changed unseen: its attributes come from the tree. */
+static void test_resync(void)
+{
+	Followed t;
+	struct kml_record r;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+	struct stat st;
+	int fd;
+
+	set_up(&t);
+	t.core.root_fd = t.f.root_fd;
+	fd = openat(t.f.root_fd, "a", O_CREAT | O_WRONLY, 0600);
+	g_assert_cmpint(write(fd, "abc", 3), ==, 3);
+	g_assert_cmpint(fstat(fd, &st), ==, 0);
+	r = rec(&t.f, KML_CREATE, st.st_ino, t.f.root, "a");
+	g_assert_cmpint(inode_generation(fd, "", &r.obj.gen), ==, 0);
+	close(fd);
+	append_record(t.kml, &r);
+	r.opcode = KML_RESYNC;
+	r.has_attr = false;
+	r.recno = ++t.f.recno;
+	append_record(t.kml, &r);
+	assert_ok(isd_follow(&t.core, each, E));
+	assert_ok(isd_state_by_oid(t.f.s, r.obj, &o, &found, E));
+	g_assert_true(found);
+	g_assert_cmpuint(o.attr.size, ==, 3);
+	g_assert_cmpuint(o.attr.mode, ==, S_IFREG | 0600);
+	g_assert_cmpint(o.attr.mtime.nsec, ==, st.st_mtim.tv_nsec);
+	g_assert_cmpuint(o.cver, ==, 2);
+	tear_down(&t);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -151,5 +187,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/follow/failing", test_failing);
 	g_test_add_func("/follow/caller-rolls-back", test_caller_rolls_back);
 	g_test_add_func("/follow/half", test_half);
+	g_test_add_func("/follow/resync", test_resync);
 	return g_test_run();
 }
