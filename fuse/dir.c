@@ -147,26 +147,21 @@ static void lookup_self(fuse_req_t req, fuse_ino_t ino)
 }
 
 /* ".." likewise; the root is its own parent. */
-static void lookup_parent(fuse_req_t req, struct inode *dir, int dirfd)
+static int find_parent(struct inode *dir, struct stat *ret_st, struct inode **ret_inode)
 {
-	struct inode *parent = NULL, *i;
-	struct stat st;
+	struct inode *parent = NULL;
 	char name[256];
-	int err = 0;
+	int err;
 
 	if (dir == root_inode)
-		err = inode_lookup(root_inode, dirfd, ".", true, &st, &i);
+		inode_ref(parent = dir);
 	else if (!inode_get_name(dir, name, &parent))
-		err = -ESTALE;
-	if (parent) {
-		err = inode_stat(parent, &st);
-		i = inode_find_nodeid(parent->nodeid);
-		inode_unref(parent);
-	}
-	if (err)
-		fuse_reply_err(req, -err);
-	else
-		reply_entry(req, i, &st);
+		return -ESTALE;
+	err = inode_stat(parent, ret_st);
+	if (!err)
+		*ret_inode = inode_find_nodeid(parent->nodeid);
+	inode_unref(parent);
+	return err;
 }
 
 static int lookup(struct inode *parent, int dirfd, const char *name, struct stat *ret_st,
@@ -182,29 +177,33 @@ static int lookup(struct inode *parent, int dirfd, const char *name, struct stat
 	return err;
 }
 
+static int lookup_any(struct inode *dir, const char *name, struct stat *ret_st,
+		      struct inode **ret_inode)
+{
+	int fd, err;
+
+	if (strcmp(name, "..") == 0)
+		return find_parent(dir, ret_st, ret_inode);
+	fd = inode_get_fd(dir);
+	if (fd < 0)
+		return fd;
+	err = lookup(dir, fd, name, ret_st, ret_inode);
+	inode_put_fd(dir);
+	return err;
+}
+
+/* Nothing of ours is touched once a request is answered: it may be gone. */
 void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct inode *dir, *i;
+	struct inode *i;
 	struct stat st;
-	int fd, err;
+	int err;
 
 	if (strcmp(name, ".") == 0) {
 		lookup_self(req, parent);
 		return;
 	}
-	dir = inode_of(parent);
-	fd = inode_get_fd(dir);
-	if (fd < 0) {
-		fuse_reply_err(req, -fd);
-		return;
-	}
-	if (strcmp(name, "..") == 0) {
-		lookup_parent(req, dir, fd);
-		inode_put_fd(dir);
-		return;
-	}
-	err = lookup(dir, fd, name, &st, &i);
-	inode_put_fd(dir);
+	err = lookup_any(inode_of(parent), name, &st, &i);
 	if (!err)
 		reply_entry(req, i, &st);
 	else if (err == -ENOENT)
@@ -240,13 +239,15 @@ void ll_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	}
 	n = readlinkat(fd, "", buf, sizeof(buf) - 1);
+	if (n < 0)
+		n = -errno;
+	inode_put_fd(i);
 	if (n < 0) {
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, -n);
 	} else {
 		buf[n] = 0;
 		fuse_reply_readlink(req, buf);
 	}
-	inode_put_fd(i);
 }
 
 /* Making objects */

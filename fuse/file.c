@@ -136,8 +136,10 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 {
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
 	struct file *f = file_of(fi);
+	const uint64_t lower = f->inode->ino;
 
-	file_lock_shared(f->inode->ino);
+	/* once it is answered file and inode may be gone */
+	file_lock_shared(lower);
 	if (size <= REPLY_COPY) {
 		read_copied(req, f, size, off);
 	} else {
@@ -146,7 +148,7 @@ void ll_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		buf.buf[0].pos = off;
 		fuse_reply_data(req, &buf, 0);
 	}
-	file_unlock(f->inode->ino);
+	file_unlock(lower);
 }
 
 static ssize_t write_all(int fd, const char *buf, size_t size, off_t off)
@@ -198,11 +200,11 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void ll_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct file *f = file_of(fi);
-	struct inode *i = f->inode;
+	const uint64_t lower = f->inode->ino;
 
-	file_lock_shared(i->ino);
+	file_lock_shared(lower);
 	file_free(f, req);
-	file_unlock(i->ino);
+	file_unlock(lower);
 	fuse_reply_err(req, 0);
 }
 

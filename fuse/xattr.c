@@ -31,11 +31,11 @@ static const char *virtual_value(const struct inode *i, const char *name)
 	return NULL;
 }
 
-/* An answer of n bytes, or its size alone. */
+/* An answer of n bytes, or its size alone, or -errno. */
 static void reply_value(fuse_req_t req, const char *value, ssize_t n, size_t size)
 {
 	if (n < 0)
-		fuse_reply_err(req, errno);
+		fuse_reply_err(req, -n);
 	else if (size == 0)
 		fuse_reply_xattr(req, n);
 	else if ((size_t) n > size)
@@ -44,52 +44,48 @@ static void reply_value(fuse_req_t req, const char *value, ssize_t n, size_t siz
 		fuse_reply_buf(req, value, n);
 }
 
+/* name NULL: the list of names */
+static ssize_t get_lower(struct inode *i, const char *name, char *buf, size_t size)
+{
+	char path[32];
+	ssize_t n;
+	int fd = inode_get_fd(i);
+
+	if (fd < 0)
+		return fd;
+	proc_path(path, fd);
+	n = name ? getxattr(path, name, buf, size) : listxattr(path, buf, size);
+	if (n < 0)
+		n = -errno;
+	inode_put_fd(i);
+	return n;
+}
+
+static void reply_lower(fuse_req_t req, struct inode *i, const char *name, size_t size)
+{
+	char *buf = size ? malloc(size) : NULL;
+
+	if (size && !buf)
+		fuse_reply_err(req, ENOMEM);
+	else
+		reply_value(req, buf, get_lower(i, name, buf, size), size);
+	free(buf);
+}
+
 void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct inode *i = inode_of(ino);
 	const char *value = virtual_value(i, name);
-	char path[32], *buf = NULL;
-	int fd;
 
-	if (value) {
+	if (value)
 		reply_value(req, value, strlen(value), size);
-		return;
-	}
-	fd = inode_get_fd(i);
-	if (fd < 0) {
-		fuse_reply_err(req, -fd);
-		return;
-	}
-	proc_path(path, fd);
-	if (size)
-		buf = malloc(size);
-	if (size && !buf)
-		fuse_reply_err(req, ENOMEM);
 	else
-		reply_value(req, buf, getxattr(path, name, buf, size), size);
-	free(buf);
-	inode_put_fd(i);
+		reply_lower(req, i, name, size);
 }
 
 void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	struct inode *i = inode_of(ino);
-	char path[32], *buf = NULL;
-	int fd = inode_get_fd(i);
-
-	if (fd < 0) {
-		fuse_reply_err(req, -fd);
-		return;
-	}
-	proc_path(path, fd);
-	if (size)
-		buf = malloc(size);
-	if (size && !buf)
-		fuse_reply_err(req, ENOMEM);
-	else
-		reply_value(req, buf, listxattr(path, buf, size), size);
-	free(buf);
-	inode_put_fd(i);
+	reply_lower(req, inode_of(ino), NULL, size);
 }
 
 /* Items of records */
