@@ -803,6 +803,20 @@ static int link_record(struct op *op, fuse_req_t req, struct inode *i, int fd,
 	return 0;
 }
 
+/* The directory of the name that was there keeps its mtime. */
+static void keep_ptime(struct op *op, struct inode *i)
+{
+	struct inode *parent;
+	char known[256];
+	struct stat st;
+
+	if (!inode_get_name(i, known, &parent))
+		return;
+	if (inode_stat(parent, &st) == 0)
+		time_from_ts(&op->r.ptime, &st.st_mtim);
+	inode_unref(parent);
+}
+
 static int link_locked(fuse_req_t req, struct inode *i, int fd, struct inode *dir, int dirfd,
 		       const char *name, struct stat *ret_st)
 {
@@ -826,6 +840,8 @@ static int link_locked(fuse_req_t req, struct inode *i, int fd, struct inode *di
 	}
 	attr_from_stat(&op.r.attr, ret_st);
 	op_ptime(&op, dirfd, dirfd);
+	if (!is_new)
+		keep_ptime(&op, i);
 	op_done(&op);
 	inode_set_name(i, dir, name);
 	if (is_new)

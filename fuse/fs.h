@@ -134,6 +134,9 @@ int inode_lookup(struct inode *parent, int dirfd, const char *name, bool for_ker
 /* The same for an object that is open at fd, which stays the caller's. */
 int inode_of_fd(struct inode *parent, int fd, const char *name, bool for_kernel,
 		const struct stat *st, struct inode **ret_inode);
+/* The directory at path, referenced, if name leads from there to what st is of. */
+bool inode_of_path(const char *path, const struct stat *st, const char *name,
+		   struct inode **ret_dir);
 /* Only if it is in use already; the reference is the caller's. */
 struct inode *inode_find(dev_t dev, uint64_t ino);
 void inode_ref(struct inode *i);

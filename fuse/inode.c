@@ -15,10 +15,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "util.h"
@@ -587,6 +589,27 @@ int inode_of_fd(struct inode *parent, int fd, const char *name, bool for_kernel,
 		inode_set_name(i, parent, name);
 	*ret_inode = i;
 	return 0;
+}
+
+bool inode_of_path(const char *path, const struct stat *st, const char *name,
+		   struct inode **ret_dir)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	struct stat dst, now;
+	int fd = syscall(SYS_openat2, fs.root_fd, path[1] ? path + 1 : ".", &how, sizeof(how));
+	bool found;
+
+	if (fd < 0)
+		return false;
+	found = fstatat(fd, name, &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+		now.st_ino == st->st_ino && now.st_dev == st->st_dev &&
+		fstatat(fd, "", &dst, AT_EMPTY_PATH) == 0 &&
+		inode_of_fd(root_inode, fd, "/", false, &dst, ret_dir) == 0;
+	close(fd);
+	return found;
 }
 
 void inode_each(void (*fn)(struct inode *i, void *arg), void *arg)

@@ -354,6 +354,38 @@ void op_object(struct op *op, struct inode *i)
 }
 
 /*
+ * The name that it was known by is gone and another one has not been looked up
+ * yet: the lower file system may remember one.
+ */
+static bool find_name(struct inode *i, char name[256], struct inode **ret_parent)
+{
+	char self[16], path[4096], *slash;
+	int fd = inode_get_fd(i);
+	struct stat st;
+	ssize_t n;
+	bool found;
+
+	if (fd < 0)
+		return false;
+	proc_name(self, fd);
+	n = readlinkat(fs.proc_fd, self, path, sizeof(path) - 1);
+	found = n > 1 && (size_t) n < sizeof(path) - 1 && fstatat(fd, "", &st, AT_EMPTY_PATH) == 0;
+	inode_put_fd(i);
+	if (!found)
+		return false;
+	path[n] = 0;
+	slash = strrchr(path, '/');
+	if (!slash || path[0] != '/' || !slash[1] || strlen(slash + 1) > 255)
+		return false;
+	strcpy(name, slash + 1);
+	slash[slash == path] = 0;
+	found = inode_of_path(path, &st, name, ret_parent);
+	if (found)
+		inode_set_name(i, *ret_parent, name);
+	return found;
+}
+
+/*
  * The parent's handle is not needed: recovery finds the object by its own, or
  * by the path.
  */
@@ -362,7 +394,7 @@ void op_init_object(struct op *op, fuse_req_t req, unsigned int opcode, struct i
 	struct inode *parent = NULL;
 	int dirfd = -1;
 
-	if (!i->meta && inode_get_name(i, op->name, &parent))
+	if (!i->meta && (inode_get_name(i, op->name, &parent) || find_name(i, op->name, &parent)))
 		dirfd = inode_get_fd(parent);
 	op_init(op, req, opcode, parent, dirfd, parent ? op->name : NULL);
 	op->parent = NULL;
