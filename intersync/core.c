@@ -15,6 +15,8 @@
 
 #include "util.h"
 
+#define BUSY_TRIES	20	/* tenths of a second that the channel may be another's */
+
 static GMainLoop *loop;
 static int exit_status = -1;
 
@@ -65,7 +67,8 @@ static gboolean no_channel(const char *dir, int rc, GError **error)
 	default:
 		hint = g_strerror(-rc);
 	}
-	g_set_error(error, ISD_ERROR, ISD_ERROR_FATAL, "%s: %s", dir, hint);
+	g_set_error(error, ISD_ERROR, rc == -EBUSY ? ISD_ERROR_BUSY : ISD_ERROR_FATAL,
+		    "%s: %s", dir, hint);
 	return FALSE;
 }
 
@@ -152,10 +155,45 @@ IsdCore *isd_core_open(const char *dir, int *ret_channel, GError **error)
 	return NULL;
 }
 
+/* izoctl may have the channel for a moment to look at a fileset without a daemon. */
+static IsdCore *open_patiently(const char *dir, int *ret_channel, GError **error)
+{
+	for (int tries = BUSY_TRIES; ; tries--) {
+		g_autoptr(GError) local = NULL;
+		IsdCore *core = isd_core_open(dir, ret_channel, &local);
+
+		if (core)
+			return core;
+		if (!g_error_matches(local, ISD_ERROR, ISD_ERROR_BUSY) || tries == 0) {
+			g_propagate_error(error, g_steal_pointer(&local));
+			return NULL;
+		}
+		g_usleep(G_USEC_PER_SEC / 10);
+	}
+}
+
+/* The state is a view of the log: if it is damaged, another one can be made. */
+static IsdState *open_state(IsdCore *core, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	IsdState *s = isd_state_open(core->meta_fd, &local);
+
+	if (s)
+		return s;
+	if (!g_error_matches(local, ISD_ERROR, ISD_ERROR_DAMAGED)) {
+		g_propagate_error(error, g_steal_pointer(&local));
+		return NULL;
+	}
+	isd_log(LOG_WARNING, NULL, 0, "%s; it is made anew, the old one is kept as "
+		"state.db.damaged", local->message);
+	return isd_state_set_aside(core->meta_fd, error) ?
+	       isd_state_open(core->meta_fd, error) : NULL;
+}
+
 IsdCore *isd_core_new(const char *dir, const char *name, gboolean is_server, GError **error)
 {
 	int channel;
-	IsdCore *core = isd_core_open(dir, &channel, error);
+	IsdCore *core = open_patiently(dir, &channel, error);
 
 	if (!core)
 		return NULL;
@@ -163,7 +201,7 @@ IsdCore *isd_core_new(const char *dir, const char *name, gboolean is_server, GEr
 	core->is_server = is_server;
 	core->channel = isd_channel_new(core, channel);
 	isd_log_open(core->fileset, le32toh(core->info.minor));
-	core->state = isd_state_open(core->meta_fd, error);
+	core->state = open_state(core, error);
 	if (core->state)
 		return core;
 	isd_core_free(core);

@@ -20,6 +20,7 @@ typedef enum {
 	ISD_ERROR_NETWORK,	/* try again later */
 	ISD_ERROR_PROTOCOL,	/* the peer sends nonsense */
 	ISD_ERROR_NOSPC,
+	ISD_ERROR_DAMAGED,	/* the state is no database (any more) */
 	ISD_ERROR_FATAL,	/* no use in going on: wrong fileset ... */
 } IsdError;
 

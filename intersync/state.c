@@ -78,7 +78,10 @@ static void finalize(gpointer st)
 
 gboolean isd_sql_failed(IsdState *s, GError **error)
 {
-	int code = sqlite3_errcode(s->db) == SQLITE_FULL ? ISD_ERROR_NOSPC : ISD_ERROR_FAILED;
+	int rc = sqlite3_errcode(s->db);
+	int code = rc == SQLITE_FULL ? ISD_ERROR_NOSPC :
+		   rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB ? ISD_ERROR_DAMAGED :
+		   ISD_ERROR_FAILED;
 
 	g_set_error(error, ISD_ERROR, code, "%s: %s", STATE_FILE, sqlite3_errmsg(s->db));
 	return FALSE;
@@ -292,6 +295,17 @@ IsdState *isd_state_open(int dirfd, GError **error)
 IsdState *isd_state_open_ro(int dirfd, GError **error)
 {
 	return open_state(dirfd, TRUE, error);
+}
+
+gboolean isd_state_set_aside(int dirfd, GError **error)
+{
+	unlinkat(dirfd, STATE_FILE "-wal", 0);
+	unlinkat(dirfd, STATE_FILE "-shm", 0);
+	if (renameat(dirfd, STATE_FILE, dirfd, STATE_FILE ".damaged") == 0)
+		return TRUE;
+	g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "%s: %s", STATE_FILE,
+		    g_strerror(errno));
+	return FALSE;
 }
 
 void isd_state_close(IsdState *s)

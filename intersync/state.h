@@ -49,6 +49,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(IsdName, isd_name_clear)
 /* Open or make it below dirfd (.intermezzo/<fileset>); a version that is not ours is an error. */
 IsdState *isd_state_open(int dirfd, GError **error);
 IsdState *isd_state_open_ro(int dirfd, GError **error);
+/* Rename a damaged database to state.db.damaged; nobody has it open. */
+gboolean isd_state_set_aside(int dirfd, GError **error);
 void isd_state_close(IsdState *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdState, isd_state_close)
 

@@ -109,6 +109,8 @@ static int cmd_status(const char *dir, int minor)
 	}
 	if (!o && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT))
 		return fail(dir, "intersync runs, but does not answer: it is starting, or busy");
+	if (!o && g_error_matches(error, ISD_ERROR, ISD_ERROR_BUSY))
+		return fail(dir, "intersync is starting and does not answer yet");
 	if (!o && error->domain == G_IO_ERROR)
 		return fail(dir, error->message);
 	if (!o) {
@@ -220,6 +222,10 @@ static int cmd_check(const char *dir, int minor)
 	if (!o && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
 		g_clear_error(&error);
 		o = check_without_daemon(dir, &error);
+	}
+	if (!o && error->domain == ISD_ERROR) {
+		fprintf(stderr, "izoctl: %s\n", error->message);
+		return 1;
 	}
 	if (!o)
 		return fail(dir, error->message);

@@ -533,6 +533,27 @@ static void test_base(void)
 	fixture_tear_down(&f);
 }
 
+/* What is no database is told as such, and can be moved out of the way. */
+static void test_damaged(void)
+{
+	Fixture f;
+	g_autoptr(GError) error = NULL;
+	int fd;
+
+	fixture_set_up(&f);
+	g_clear_pointer(&f.s, isd_state_close);
+	fd = openat(f.meta_fd, "state.db", O_WRONLY | O_TRUNC);
+	g_assert_cmpint(write(fd, "this is no database, but long enough for one", 44), ==, 44);
+	close(fd);
+	g_assert_null(isd_state_open(f.meta_fd, &error));
+	g_assert_error(error, ISD_ERROR, ISD_ERROR_DAMAGED);
+	assert_ok(isd_state_set_aside(f.meta_fd, E));
+	fixture_reopen(&f);
+	assert_ok(isd_state_load_base(f.s, f.meta_fd, E));
+	g_assert_cmpint(faccessat(f.meta_fd, "state.db.damaged", F_OK, 0), ==, 0);
+	fixture_tear_down(&f);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -551,5 +572,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/state/reader", test_reader);
 	g_test_add_func("/state/list", test_list);
 	g_test_add_func("/state/base", test_base);
+	g_test_add_func("/state/damaged", test_damaged);
 	return g_test_run();
 }
