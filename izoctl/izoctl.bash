@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# bash completion for izoctl(8)
+
+_izoctl()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]}
+
+	case $cur in
+	-*)
+		COMPREPLY=($(compgen -W '--json --timeout= --help --version' -- "$cur"))
+		return
+		;;
+	esac
+	if [ "$COMP_CWORD" -eq 1 ]; then
+		COMPREPLY=($(compgen -W 'status sync check peers' -- "$cur"))
+	else
+		compopt -o filenames 2>/dev/null
+		COMPREPLY=($(compgen -d -- "$cur"))
+	fi
+}
+complete -F _izoctl izoctl
