@@ -113,6 +113,9 @@ static int set_logged(fuse_req_t req, struct inode *i, int fd, const struct stat
 	op.r.has_attr = true;
 	attr_from_stat(&op.r.attr, &st);
 	op.r.attr.valid = valid_bits(i, to_set);
+	op.r.has_old = true;
+	op.r.old = op.r.obj;
+	attr_from_stat(&op.r.old_attr, &st);
 	op.nolog |= st.st_nlink == 0 || op.r.attr.valid == 0;
 	err = op_begin(&op);
 	if (err)
@@ -161,6 +164,37 @@ static int set_attr(fuse_req_t req, struct inode *i, const struct stat *attr, in
 	err = set_logged(req, i, fd, attr, to_set);
 	inode_put_fd(i);
 	return err;
+}
+
+static int drop_set_id(fuse_req_t req, struct inode *i)
+{
+	struct stat st;
+	int fd, err;
+
+	err = inode_stat(i, &st);
+	if (err)
+		return err;
+	if (!(st.st_mode & S_ISUID) &&
+	    (st.st_mode & (S_ISGID | S_IXGRP)) != (S_ISGID | S_IXGRP))
+		return 0;
+	st.st_mode &= ~S_ISUID;
+	if (st.st_mode & S_IXGRP)
+		st.st_mode &= ~S_ISGID;
+	fd = inode_get_fd(i);
+	if (fd < 0)
+		return fd;
+	err = set_logged(req, i, fd, &st, FUSE_SET_ATTR_MODE);
+	inode_put_fd(i);
+	/* what the kernel remembers; it changes only the size itself */
+	fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+	return err;
+}
+
+int attr_truncated(fuse_req_t req, struct inode *i)
+{
+	int err = fuse_req_ctx(req)->uid ? drop_set_id(req, i) : 0;
+
+	return err ? err : xattr_drop(req, i, "security.capability");
 }
 
 void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,

@@ -568,6 +568,15 @@ static void found_old(struct op *op, const struct found *f)
 	attr_from_stat(&op->r.old_attr, &f->st);
 }
 
+/* OLD tells the links that are left. */
+static void found_after(struct op *op, const struct found *f)
+{
+	struct stat st;
+
+	if (!op->nolog && f->fd >= 0 && fstatat(f->fd, "", &st, AT_EMPTY_PATH) == 0)
+		attr_from_stat(&op->r.old_attr, &st);
+}
+
 /* The inode stays within reach of those who use it without its last name. */
 static void found_keep(const struct found *f)
 {
@@ -597,6 +606,7 @@ static int remove_locked(fuse_req_t req, struct inode *dir, int dirfd, const cha
 		op_abort(&op);
 		goto out;
 	}
+	found_after(&op, &f);
 	op_ptime(&op, dirfd, -1);
 	op_done(&op);
 	if (f.inode)
@@ -665,7 +675,7 @@ static void move_record(struct op *op, const struct move *m)
 	attr_from_stat(&op->r.attr, &m->from.st);
 	if (m->flags & RENAME_EXCHANGE)
 		op->r.flags |= KML_F_EXCHANGE;
-	else if (m->to.fd >= 0)
+	if (m->to.fd >= 0)
 		found_old(op, &m->to);
 	if (m->flags & RENAME_NOREPLACE)
 		op->r.flags |= KML_F_NOREPLACE;
@@ -692,6 +702,8 @@ static int move_logged(fuse_req_t req, struct move *m)
 	}
 	if (fstatat(m->from.fd, "", &st, AT_EMPTY_PATH) == 0)
 		attr_from_stat(&op.r.attr, &st);
+	if (m->to.fd >= 0)
+		found_after(&op, &m->to);
 	op_ptime(&op, m->dirfd, m->tdirfd);
 	op_done(&op);
 	move_names(m);

@@ -71,8 +71,10 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 	struct file *f;
 	int fd, err;
 
-	if (write && i->gone)
+	if (write && i->gone) {
+		writer_comes();
 		return -ESTALE;
+	}
 	fd = inode_open(i, flags & LOWER_FLAGS);
 	if (fd < 0)
 		return fd;
@@ -83,6 +85,8 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 	}
 	if (write && flags & O_TRUNC) {
 		err = file_truncate(req, i, fd, 0);
+		if (!err)
+			err = attr_truncated(req, i);
 		if (err) {
 			file_free(f, req);
 			return err;
@@ -103,8 +107,15 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	if (err)
 		return err;
 	fi->fh = (uintptr_t) f;
-	/* whatever changes content behind the kernel's back tells it so */
-	fi->keep_cache = 1;
+	/*
+	 * Whatever changes content behind the kernel's back tells it so.  But a
+	 * lookup's answer may have been on its way then, with the size from
+	 * before: who opens is told again.  (Attributes alone: no page is waited
+	 * for.)
+	 */
+	fi->keep_cache = !atomic_exchange(&i->changed, false);
+	if (!fi->keep_cache)
+		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
 	return 0;
 }
 
@@ -193,7 +204,7 @@ void ll_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct file *f = file_of(fi);
 
 	if (f->write)
-		session_flushed(f->inode);
+		session_flushed(f->inode, req);
 	fuse_reply_err(req, 0);
 }
 

@@ -115,6 +115,7 @@ struct inode {
 	_Atomic int8_t	default_acl;	/* directory: 1 has one, 0 has none, -1 unknown */
 	bool		meta;		/* .intermezzo or below: never logged */
 	_Atomic bool	gone;		/* REINT replaced or removed it */
+	_Atomic bool	changed;	/* REINT wrote into it: say so at the next open */
 };
 
 int inode_init(void);
@@ -152,6 +153,8 @@ int inode_open(struct inode *i, int flags);
 void inode_set_name(struct inode *i, struct inode *parent, const char *name);
 /* Forget the name if it is this one. */
 void inode_clear_name(struct inode *i, struct inode *parent, const char *name);
+/* Its path from the root, for people; its length, 0 where it is not known. */
+size_t inode_path(struct inode *dir, char *buf, size_t size);
 /* Copies the name; the parent is referenced for the caller.  False: unknown. */
 bool inode_get_name(struct inode *i, char name[256], struct inode **ret_parent);
 int inode_stat(struct inode *i, struct stat *ret_st);
@@ -201,7 +204,7 @@ struct op {
 	struct lml_entry	*entry;
 	uint64_t		seq;
 	size_t			room;		/* for the completed record */
-	char			name[256], dir[4096], tdir[4096];
+	char			name[256];
 };
 
 int journal_open(void);			/* with recovery */
@@ -226,6 +229,9 @@ int journal_sync(void);
 int journal_sync_kml(void);
 void journal_end(uint64_t *ret_offset, uint64_t *ret_recno);
 int journal_punch(uint64_t offset, uint64_t recno);
+/* A writer was told to look its file up again: let it come through. */
+void writer_comes(void);
+void writer_wait(void);
 /* Called by the worker when the log grew. */
 extern void (*journal_grown)(void);
 /* Where the worker leaves record numbers of the REINT batch in progress. */
@@ -282,6 +288,8 @@ void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi);
 void ll_statfs(fuse_req_t req, fuse_ino_t ino);
+/* O_TRUNC by others than root costs set-id bits, and by anybody capabilities. */
+int attr_truncated(fuse_req_t req, struct inode *i);
 
 /* xattr.c */
 
@@ -290,11 +298,14 @@ void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 void ll_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
 void ll_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
 void ll_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+/* Remove it, logged, if it is there. */
+int xattr_drop(fuse_req_t req, struct inode *i, const char *name);
 /* All xattrs of what fd leads to, as items; freed by the caller. */
 int xattr_items(int fd, bool only_acl, void **ret_items, size_t *ret_len);
 
 /* session.c: what a file's writers changed since its last CLOSE */
 
+/* Between session_change() and session_changed(). */
 struct change {
 	unsigned int	generation;
 	uint64_t	off, len;
@@ -313,7 +324,8 @@ int session_change(struct inode *i, int fd, uint64_t off, uint64_t len,
 void session_changed(struct inode *i, fuse_req_t req, const struct change *change);
 /* Log CLOSE if something changed.  if_flushed: only if flushed since then. */
 int session_log(struct inode *i, fuse_req_t req, bool if_flushed);
-void session_flushed(struct inode *i);
+/* A descriptor of a writer was closed; log it if it may have been the last one. */
+void session_flushed(struct inode *i, fuse_req_t req);
 bool session_has_writers(struct inode *i);
 bool session_is_open(struct inode *i);
 /* All content counts as changed: a nameless file got a name. */

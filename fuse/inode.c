@@ -370,6 +370,51 @@ bool inode_get_name(struct inode *i, char name[256], struct inode **ret_parent)
 	return known;
 }
 
+/* Put name and a slash before what is at *pos. */
+static bool path_push(char *buf, size_t *pos, const char *name)
+{
+	size_t n = strlen(name);
+
+	if (n + 1 > *pos)
+		return false;
+	*pos -= n;
+	memcpy(buf + *pos, name, n);
+	buf[--*pos] = '/';
+	return true;
+}
+
+/*
+ * Up the names by which directories were found: no system call, and no limit
+ * of PATH_MAX.
+ */
+size_t inode_path(struct inode *dir, char *buf, size_t size)
+{
+	struct inode *i = dir, *parent;
+	size_t pos = size, len;
+	char name[256];
+	bool ok = true;
+
+	if (i == root_inode) {
+		buf[0] = '/';
+		return 1;
+	}
+	inode_ref(i);
+	while (ok && i != root_inode) {
+		ok = inode_get_name(i, name, &parent);
+		if (!ok)
+			break;
+		inode_unref(i);
+		i = parent;
+		ok = path_push(buf, &pos, name);
+	}
+	inode_unref(i);
+	if (!ok)
+		return 0;
+	len = size - pos;
+	memmove(buf, buf + pos, len);
+	return len;
+}
+
 /* References */
 
 void inode_ref(struct inode *i)

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -34,6 +35,7 @@
 #define KML_CHUNK	(4u << 20)	/* allocated ahead at once */
 #define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
 #define APPEND_MAX	(1u << 20)	/* bytes of one write */
+#define DIR_ROOM	32768		/* longer paths are left out */
 #define BATCH_NSEC	1000000		/* the worker lets records gather so long */
 #define FLUSH_SEC	5		/* and the flusher so long */
 
@@ -288,17 +290,22 @@ static void set_str(struct kml_str *s, const char *p)
 	s->len = strlen(p);
 }
 
-/* The path of a directory below the root; absent where it cannot be had. */
-static void set_dir(struct kml_str *s, char buf[4096], int dirfd)
-{
-	char name[16];
-	ssize_t n;
+/* Paths of the thread's operation; there is one at a time. */
+static __thread char dir_path[DIR_ROOM], tdir_path[DIR_ROOM];
 
-	if (dirfd < 0)
-		return;
-	proc_name(name, dirfd);
-	n = readlinkat(fs.proc_fd, name, buf, 4095);
-	if (n <= 0 || n >= 4095 || buf[0] != '/')
+/* The path of a directory below the root; absent where it cannot be had. */
+static void set_dir(struct kml_str *s, char *buf, struct inode *dir, int dirfd)
+{
+	ssize_t n = inode_path(dir, buf, DIR_ROOM);
+	char name[16];
+
+	if (n == 0 && dirfd >= 0) {
+		proc_name(name, dirfd);
+		n = readlinkat(fs.proc_fd, name, buf, 4095);
+		if (n >= 4095)
+			n = 0;
+	}
+	if (n <= 0 || buf[0] != '/')
 		return;
 	s->ptr = buf;
 	s->len = n;
@@ -334,7 +341,7 @@ void op_init(struct op *op, fuse_req_t req, unsigned int opcode, struct inode *p
 	if (name)
 		set_str(&op->r.name, name);
 	if (!op->nolog)
-		set_dir(&op->r.dir, op->dir, dirfd);
+		set_dir(&op->r.dir, dir_path, parent, dirfd);
 }
 
 void op_target(struct op *op, struct inode *tparent, int dirfd, const char *name)
@@ -343,7 +350,7 @@ void op_target(struct op *op, struct inode *tparent, int dirfd, const char *name
 	set_oid(&op->r.tparent, tparent);
 	set_str(&op->r.tname, name);
 	if (!op->nolog)
-		set_dir(&op->r.tdir, op->tdir, dirfd);
+		set_dir(&op->r.tdir, tdir_path, tparent, dirfd);
 }
 
 void op_object(struct op *op, struct inode *i)
@@ -402,6 +409,8 @@ void op_init_object(struct op *op, fuse_req_t req, unsigned int opcode, struct i
 		inode_put_fd(parent);
 	if (parent)
 		inode_unref(parent);
+	if (i == root_inode)
+		set_str(&op->r.dir, "/");
 	op_object(op, i);
 }
 
@@ -893,6 +902,12 @@ static int kml_open(void)
 	fd = openat(fs.meta_fd, "kml", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
+	/* one mount at a time; mkizofs and the mount helper ask for it, too */
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		err = errno == EWOULDBLOCK ? -EBUSY : -errno;
+		close(fd);
+		return err;
+	}
 	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	err = own < 0 ? -errno : klog_open_fd(own, &log);
 	if (!err) {
@@ -921,7 +936,11 @@ int journal_open(void)
 	pthread_cond_init(&journal.flush, &monotonic);
 	err = kml_open();
 	if (err) {
-		complain("%s: its kml cannot be used: %s", fs.opt.source, strerror(-err));
+		if (err == -EBUSY)
+			complain("%s: is mounted already", fs.opt.source);
+		else
+			complain("%s: its kml cannot be used: %s", fs.opt.source,
+				 strerror(-err));
 		return err;
 	}
 	err = lml_open();

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STRIPES	1024
@@ -93,6 +94,36 @@ void file_unlock2(uint64_t a, uint64_t b)
 	pthread_rwlock_unlock(&files[x]);
 	if (x != y)
 		pthread_rwlock_unlock(&files[y]);
+}
+
+/*
+ * Who opens a file for writing that REINT has just replaced gets ESTALE and is
+ * sent by the kernel to look once more.  If REINT replaced it again meanwhile
+ * the program would see the error; so REINT gives way for a moment.
+ */
+#define COMING_NSEC	20000000
+
+static _Atomic int64_t came;
+
+static int64_t now_nsec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
+}
+
+void writer_comes(void)
+{
+	came = now_nsec();
+}
+
+void writer_wait(void)
+{
+	const struct timespec nap = { 0, COMING_NSEC / 4 };
+
+	while (came && now_nsec() - came < COMING_NSEC)
+		nanosleep(&nap, NULL);
 }
 
 /* What the thread is now; objects are made with a umask only on request. */

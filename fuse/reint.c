@@ -364,8 +364,11 @@ void entry_op(struct reint_entry *e, unsigned int opcode)
 	op_init(&e->op, NULL, opcode, run->place.inode, run->place.fd,
 		e->r.name.ptr ? e->name : NULL);
 	copy_origin(&e->op.r, &e->r);
-	if (needs_target(&e->r))
+	e->op.r.dir = e->r.dir;
+	if (needs_target(&e->r)) {
 		op_target(&e->op, run->tplace.inode, run->tplace.fd, e->tname);
+		e->op.r.tdir = e->r.tdir;
+	}
 	e->op.nolog = !run->log;
 	e->op.reint_index = run->log ? e->index + 1 : 0;
 }
@@ -482,6 +485,15 @@ static void record_old(struct kml_record *r, const struct found *f)
 	attr_from_stat(&r->old_attr, &f->st);
 }
 
+/* OLD tells the links that are left. */
+static void record_after(struct kml_record *r, const struct found *f)
+{
+	struct stat st;
+
+	if (fstatat(f->fd, "", &st, AT_EMPTY_PATH) == 0)
+		attr_from_stat(&r->old_attr, &st);
+}
+
 static int reint_remove(struct reint_entry *e)
 {
 	const int flags = e->r.opcode == KML_RMDIR ? AT_REMOVEDIR : 0;
@@ -505,6 +517,7 @@ static int reint_remove(struct reint_entry *e)
 		goto out;
 	}
 	lost(i, &e->obj, p, e->name);
+	record_after(&e->op.r, &e->obj);
 	entry_ptime(e);
 	op_done(&e->op);
 out:
@@ -560,6 +573,8 @@ static int reint_rename(struct reint_entry *e)
 	moved(e, i, other);
 	if (fstatat(e->obj.fd, "", &e->obj.st, AT_EMPTY_PATH) == 0)
 		entry_is(e, &e->obj.st, e->obj.gen);
+	if (e->target.exists)
+		record_after(&e->op.r, &e->target);
 	entry_ptime(e);
 	op_done(&e->op);
 out:
@@ -679,9 +694,11 @@ static void tell_kernel(struct reint_entry *e)
 			forget_data(e->inode);
 		return;
 	case KML_CLOSE:
+		/* waits for lookups on their way, so that there is an inode to tell */
+		forget_name(&run->place, e->name);
 		if (e->inode)
 			forget_data(e->inode);
-		break;
+		return;
 	case KML_RENAME:
 	case KML_LINK:
 		forget_name(&run->tplace, e->tname);
@@ -690,6 +707,19 @@ static void tell_kernel(struct reint_entry *e)
 		break;
 	}
 	forget_name(&run->place, e->name);
+}
+
+/* The links of an object that keeps other names are fewer, or more. */
+static void tell_links(const struct found *f)
+{
+	struct inode *i;
+
+	if (!f->exists || S_ISDIR(f->st.st_mode))
+		return;
+	i = inode_find(f->st.st_dev, f->st.st_ino);
+	if (i && i->nlookup)
+		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+	inode_unref(i);
 }
 
 static void copy_name(char to[256], const struct kml_str *s)
@@ -720,6 +750,8 @@ static int entry_apply(struct reint_entry *e)
 
 	if (err)
 		return err;
+	if (e->r.opcode == KML_CLOSE)
+		writer_wait();
 	dir = run->place.inode->ino;
 	tdir = needs_target(&e->r) ? run->tplace.inode->ino : dir;
 	dir_lock2(dir, tdir);
@@ -728,6 +760,10 @@ static int entry_apply(struct reint_entry *e)
 	if (!err) {
 		fault("reint-mid");
 		tell_kernel(e);
+		if (e->r.opcode == KML_UNLINK || needs_target(&e->r))
+			tell_links(&e->obj);
+		if (needs_target(&e->r))
+			tell_links(&e->target);
 	}
 	return err;
 }

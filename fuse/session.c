@@ -35,6 +35,7 @@ struct session {
 	int		slot;
 	struct stat	old;		/* before the session */
 	struct timespec	since;
+	uint32_t	pid, uid, gid;	/* who changed it last */
 	uint64_t	bytes;
 	unsigned int	n;
 	struct range	ranges[KML_RANGES_MAX + 1];
@@ -134,6 +135,9 @@ static int log_close(struct inode *i, struct session *s, fuse_req_t req, const s
 
 	op_init_object(&op, req, KML_CLOSE, i);
 	op.prepaid = true;
+	op.r.pid = s->pid;
+	op.r.fsuid = s->uid;
+	op.r.fsgid = s->gid;
 	op.r.has_attr = op.r.has_old = true;
 	attr_from_stat(&op.r.attr, st);
 	op.r.attr.valid = KML_A_SIZE | KML_A_MTIME;
@@ -293,6 +297,11 @@ void session_changed(struct inode *i, fuse_req_t req, const struct change *chang
 		add_range(s, change->off, change->len);
 	s->flushed = false;
 	s->bytes += change->len;
+	if (req) {
+		s->pid = fuse_req_ctx(req)->pid;
+		s->uid = fuse_req_ctx(req)->uid;
+		s->gid = fuse_req_ctx(req)->gid;
+	}
 	if (s->inflight == 0 && (i->writers == 0 || due(s)))
 		(void) log_locked(i, req);
 	drop_unused(i);
@@ -322,11 +331,21 @@ void session_release(struct inode *i, bool write, fuse_req_t req)
 	pthread_mutex_unlock(lock_of(i));
 }
 
-void session_flushed(struct inode *i)
+/*
+ * close() waits for the answer to this, but not for the release: what it ended is
+ * to be in the log before whatever comes next (a rename).  If the descriptor has
+ * duplicates that go on writing there will be another CLOSE.
+ */
+void session_flushed(struct inode *i, fuse_req_t req)
 {
+	struct session *s;
+
 	pthread_mutex_lock(lock_of(i));
-	if (i->session)
-		i->session->flushed = true;
+	s = i->session;
+	if (s && s->dirty && i->writers == 1 && !s->inflight)
+		(void) log_locked(i, req);
+	else if (s)
+		s->flushed = true;
 	pthread_mutex_unlock(lock_of(i));
 }
 

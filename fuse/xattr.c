@@ -230,6 +230,21 @@ static void change(fuse_req_t req, fuse_ino_t ino, const struct change_xattr *x)
 	fuse_reply_err(req, -err);
 }
 
+int xattr_drop(fuse_req_t req, struct inode *i, const char *name)
+{
+	const struct change_xattr x = { .name = name };
+	char path[32];
+	int fd = inode_get_fd(i), err = 0;
+
+	if (fd < 0)
+		return fd;
+	proc_path(path, fd);
+	if (getxattr(path, name, NULL, 0) > 0)
+		err = change_logged(req, i, fd, &x);
+	inode_put_fd(i);
+	return err == -ENODATA ? 0 : err;
+}
+
 void ll_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
 		 size_t size, int flags)
 {
