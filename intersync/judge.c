@@ -30,6 +30,13 @@ gboolean isd_makes(unsigned int opcode)
 	       opcode == KML_MKNOD;
 }
 
+/* Why, for those who debug. */
+static int stale(const char *why)
+{
+	isd_debug(ISD_D_REINT, "stale: %s", why);
+	return ESTALE;
+}
+
 static char *terminated(struct kml_str s)
 {
 	return g_strndup(s.ptr, s.len);
@@ -44,7 +51,7 @@ static int seen(IsdJudge *j, guint64 version)
 		return 0;
 	if (!isd_state_last_by(j->core->state, j->peer, version, &own, &j->error))
 		return ISD_JUDGE_BROKEN;
-	return own ? 0 : ESTALE;
+	return own ? 0 : stale("a change that the client has not seen");
 }
 
 static int seen_object(IsdJudge *j, const IsdObject *o)
@@ -65,7 +72,7 @@ static int find(IsdJudge *j, struct kml_oid oid, gboolean own, IsdObject *ret)
 		ok = isd_state_by_oid(j->core->state, oid, ret, &found, &j->error);
 	if (!ok)
 		return ISD_JUDGE_BROKEN;
-	return found ? 0 : ESTALE;
+	return found ? 0 : stale("there is no such object");
 }
 
 /* A directory that names are looked up in, and its path. */
@@ -78,10 +85,10 @@ static int find_dir(IsdJudge *j, struct kml_oid oid, gboolean own, struct kml_oi
 	if (err)
 		return err;
 	if (!S_ISDIR(o.attr.mode))
-		return ESTALE;
+		return stale("the parent is no directory");
 	*ret_path = isd_state_path(j->core->state, o.id, NULL);
 	if (!*ret_path)
-		return ESTALE;
+		return stale("the parent has no path");
 	*ret_oid = o.oid;
 	*ret_id = o.id;
 	return 0;
@@ -140,7 +147,7 @@ static int use_object_anywhere(IsdJudge *j, const struct kml_record *r, IsdDeed 
 		d->name = n.name;
 		d->dir = found ? isd_state_path(j->core->state, n.parent, NULL) : NULL;
 		if (!d->dir)
-			return ESTALE;
+			return stale("the object has no name");
 		d->parent = n.parent;
 		d->r.parent = dir.oid;
 		d->r.name = (struct kml_str) { d->name, strlen(d->name) };
@@ -167,7 +174,7 @@ static int use_object_named(IsdJudge *j, const struct kml_record *r, IsdDeed *d,
 	if (err)
 		return err;
 	if (!found || n.id != o->id)
-		return ESTALE;
+		return stale("the name is not that object");
 	d->obj = o->id;
 	d->r.obj = o->oid;
 	*ret_version = n.ver;
@@ -242,7 +249,7 @@ static int judge_make(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	if (err)
 		return err;
 	if (found)
-		return ESTALE;
+		return stale("the name is taken");
 	if (r->opcode == KML_CREATE && !r->data.ptr && !r->file.ptr && r->attr.size)
 		return EUCLEAN;
 	d->r.obj = (struct kml_oid) { 0 };
@@ -260,7 +267,7 @@ static int judge_close(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 		return EUCLEAN;
 	err = use_object_anywhere(j, r, d, &o);
 	if (!err)
-		err = S_ISREG(o.attr.mode) ? seen(j, o.cver) : ESTALE;
+		err = S_ISREG(o.attr.mode) ? seen(j, o.cver) : stale("not a file");
 	if (err)
 		return err;
 	err = seen(j, o.aver);
@@ -305,12 +312,12 @@ static int judge_remove(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	if (err)
 		return err;
 	if (S_ISDIR(o.attr.mode) != (r->opcode == KML_RMDIR))
-		return ESTALE;
+		return stale("of another type");
 	if (r->opcode == KML_RMDIR) {
 		if (!isd_state_is_empty_dir(j->core->state, o.id, &empty, &j->error))
 			return ISD_JUDGE_BROKEN;
 		if (!empty)
-			return ESTALE;
+			return stale("the directory is not empty");
 	}
 	d->guard = isd_guard_object(&o, S_ISREG(o.attr.mode) ? IZO_G_CTIME | IZO_G_NOWRITER : 0);
 	return 0;
@@ -324,12 +331,12 @@ static int judge_target(IsdJudge *j, const struct kml_record *r, const IsdName *
 	int err;
 
 	if (!r->has_old || (r->flags & KML_F_NOREPLACE))
-		return ESTALE;
+		return stale("the new name is taken");
 	err = find(j, r->old, r->ref_own & KML_REF_OLD, &old);
 	if (err)
 		return err;
 	if (old.id != n->id || old.id == d->obj)
-		return ESTALE;
+		return stale("the new name is another object than the replaced one");
 	d->old = old.id;
 	if (!exchange) {
 		err = seen_object(j, &old);
@@ -360,7 +367,7 @@ static int judge_rename(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	d->tguard = isd_guard_absent();
 	if (found)
 		return judge_target(j, r, &n, d);
-	return r->flags & KML_F_EXCHANGE ? ESTALE : 0;
+	return r->flags & KML_F_EXCHANGE ? stale("nothing to exchange with") : 0;
 }
 
 static int judge_link(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
@@ -376,7 +383,7 @@ static int judge_link(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	if (!err)
 		err = look_up(j, d->tparent, r->tname, &n, &found);
 	if (!err && (found || S_ISDIR(o.attr.mode)))
-		err = ESTALE;
+		err = stale("the new name is taken");
 	d->guard = isd_guard_object(&o, 0);
 	d->tguard = isd_guard_absent();
 	return err;
