@@ -18,13 +18,14 @@
 
 void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct inode *i = inode_of(ino);
 	struct stat st;
-	int err = inode_stat(inode_of(ino), &st);
+	int err = inode_stat(i, &st);
 
 	if (err)
 		fuse_reply_err(req, -err);
 	else
-		fuse_reply_attr(req, &st, TIMEOUT);
+		fuse_reply_attr(req, &st, cache_time(i));
 }
 
 static int set_owner(int fd, const struct stat *attr, int to_set)
@@ -212,7 +213,7 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	if (err)
 		fuse_reply_err(req, -err);
 	else
-		fuse_reply_attr(req, &st, TIMEOUT);
+		fuse_reply_attr(req, &st, cache_time(i));
 }
 
 void ll_statfs(fuse_req_t req, fuse_ino_t ino)

@@ -102,8 +102,8 @@ static void entry_init(struct fuse_entry_param *e, struct inode *i, const struct
 {
 	memset(e, 0, sizeof(*e));
 	e->attr = *st;
-	e->attr_timeout = TIMEOUT;
-	e->entry_timeout = TIMEOUT;
+	e->attr_timeout = cache_time(i);
+	e->entry_timeout = cache_time(i);
 	if (!i)
 		return;
 	e->ino = i->nodeid;
@@ -119,9 +119,9 @@ static void reply_entry(fuse_req_t req, struct inode *i, const struct stat *st)
 		inode_forget(i, 1);
 }
 
-static void reply_absent(fuse_req_t req)
+static void reply_absent(fuse_req_t req, const struct inode *dir)
 {
-	struct fuse_entry_param e = { .entry_timeout = TIMEOUT };
+	struct fuse_entry_param e = { .entry_timeout = cache_time(dir) };
 
 	fuse_reply_entry(req, &e);
 }
@@ -207,7 +207,7 @@ void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (!err)
 		reply_entry(req, i, &st);
 	else if (err == -ENOENT)
-		reply_absent(req);
+		reply_absent(req, inode_of(parent));
 	else
 		fuse_reply_err(req, -err);
 }
@@ -510,7 +510,8 @@ void ll_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		return;
 	}
 	fi->fh = (uintptr_t) f;
-	fi->keep_cache = 1;
+	fi->keep_cache = !i->meta;
+	fi->direct_io = i->meta;
 	entry_init(&e, i, &st);
 	if (fuse_reply_create(req, &e, fi) != 0) {
 		file_free(f, NULL);

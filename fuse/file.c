@@ -111,10 +111,11 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	 * Whatever changes content behind the kernel's back tells it so.  But a
 	 * lookup's answer may have been on its way then, with the size from
 	 * before: who opens is told again.  (Attributes alone: no page is waited
-	 * for.)
+	 * for.)  What is below .intermezzo changes without a word.
 	 */
-	fi->keep_cache = !atomic_exchange(&i->changed, false);
-	if (!fi->keep_cache)
+	fi->direct_io = i->meta;
+	fi->keep_cache = !i->meta && !atomic_exchange(&i->changed, false);
+	if (!fi->keep_cache && !i->meta)
 		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
 	return 0;
 }

@@ -284,6 +284,15 @@ void ll_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 
 #define TIMEOUT		86400.0		/* seconds; whatever changes, changes through us */
 
+/*
+ * How long the kernel may keep what it knows of i (NULL: of nothing).  What is
+ * below .intermezzo changes behind its back.
+ */
+static inline double cache_time(const struct inode *i)
+{
+	return i && i->meta ? 0 : TIMEOUT;
+}
+
 void ll_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi);

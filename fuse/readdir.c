@@ -144,8 +144,8 @@ static size_t add_plus(fuse_req_t req, struct listing *l, const struct dirent64_
 	if (!is_dot(d->name) && inode_lookup(l->dir, l->fd, d->name, true, &e.attr, &i) == 0) {
 		e.ino = i->nodeid;
 		e.generation = i->gen;
-		e.attr_timeout = TIMEOUT;
-		e.entry_timeout = TIMEOUT;
+		e.attr_timeout = cache_time(i);
+		e.entry_timeout = cache_time(i);
 	}
 	n = fuse_add_direntry_plus(req, buf, room, d->name, &e, d->off);
 	if (i && n > room)
