@@ -205,6 +205,10 @@ void ll_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 	struct stat st;
 	int err;
 
+	if (i->meta) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
 	file_lock_shared(i->ino);
 	err = set_attr(req, i, attr, to_set, fi);
 	if (!err)

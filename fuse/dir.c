@@ -104,8 +104,6 @@ static void entry_init(struct fuse_entry_param *e, struct inode *i, const struct
 	e->attr = *st;
 	e->attr_timeout = cache_time(i);
 	e->entry_timeout = cache_time(i);
-	if (!i)
-		return;
 	e->ino = i->nodeid;
 	e->generation = i->gen;
 }
@@ -164,6 +162,10 @@ static int find_parent(struct inode *dir, struct stat *ret_st, struct inode **re
 	return err;
 }
 
+/*
+ * .intermezzo and what is below can be read through the mount (by root) and
+ * not changed: who means it has the lower file system.
+ */
 static int lookup(struct inode *parent, int dirfd, const char *name, struct stat *ret_st,
 		  struct inode **ret_inode)
 {
@@ -397,6 +399,8 @@ static int make(fuse_req_t req, fuse_ino_t parent, struct make *m, struct stat *
 	int fd, err;
 
 	m->fd = -1;
+	if (dir->meta)
+		return -EROFS;
 	if (!m->tmpfile && name_protected(dir, m->name))
 		return -EPERM;
 	fd = inode_get_fd(dir);
@@ -622,8 +626,8 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent, const char *name, boo
 	struct inode *dir = inode_of(parent);
 	int fd, err;
 
-	if (name_protected(dir, name)) {
-		fuse_reply_err(req, EPERM);
+	if (dir->meta || name_protected(dir, name)) {
+		fuse_reply_err(req, dir->meta ? EROFS : EPERM);
 		return;
 	}
 	fd = inode_get_fd(dir);
@@ -735,13 +739,12 @@ static int move_locked(fuse_req_t req, struct move *m)
 	return err;
 }
 
-/* Between the fileset and .intermezzo nothing moves. */
 static int move_allowed(const struct move *m)
 {
+	if (m->dir->meta || m->tdir->meta)
+		return -EROFS;
 	if (name_protected(m->dir, m->name) || name_protected(m->tdir, m->tname))
 		return -EPERM;
-	if (m->dir->meta != m->tdir->meta)
-		return -EXDEV;
 	return m->flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : 0;
 }
 
@@ -868,17 +871,17 @@ void ll_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *n
 {
 	struct inode *i = inode_of(ino), *dir = inode_of(newparent);
 	struct stat st;
-	int fd, dirfd, err = -EXDEV;
+	int fd, dirfd, err;
 
-	if (name_protected(dir, newname)) {
-		fuse_reply_err(req, EPERM);
+	if (i->meta || dir->meta || name_protected(dir, newname)) {
+		fuse_reply_err(req, i->meta || dir->meta ? EROFS : EPERM);
 		return;
 	}
 	fd = inode_get_fd(i);
 	dirfd = inode_get_fd(dir);
 	if (fd < 0 || dirfd < 0) {
 		err = fd < 0 ? fd : dirfd;
-	} else if (i->meta == dir->meta) {
+	} else {
 		dir_lock(dir->ino);
 		err = link_locked(req, i, fd, dir, dirfd, newname, &st);
 		dir_unlock(dir->ino);

@@ -71,6 +71,8 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 	struct file *f;
 	int fd, err;
 
+	if (write && i->meta)
+		return -EROFS;
 	if (write && i->gone) {
 		writer_comes();
 		return -ESTALE;
@@ -107,6 +109,10 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	if (err)
 		return err;
 	fi->fh = (uintptr_t) f;
+	if (i->meta) {
+		fi->direct_io = 1;
+		return 0;
+	}
 	/*
 	 * Whatever changes content behind the kernel's back tells it so.  But a
 	 * lookup's answer may have been on its way then, with the size from

@@ -212,8 +212,8 @@ static void change(fuse_req_t req, fuse_ino_t ino, const struct change_xattr *x)
 	struct inode *i = inode_of(ino);
 	int fd, err;
 
-	if (virtual_value(i, x->name)) {
-		fuse_reply_err(req, EPERM);
+	if (i->meta || virtual_value(i, x->name)) {
+		fuse_reply_err(req, i->meta ? EROFS : EPERM);
 		return;
 	}
 	fd = inode_get_fd(i);
