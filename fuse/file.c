@@ -109,10 +109,6 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	if (err)
 		return err;
 	fi->fh = (uintptr_t) f;
-	if (i->meta) {
-		fi->direct_io = 1;
-		return 0;
-	}
 	/*
 	 * Whatever changes content behind the kernel's back tells it so.  But a
 	 * lookup's answer may have been on its way then, with the size from
