@@ -81,8 +81,11 @@ gboolean isd_httpd_account(IsdAccount *ret, GError **error)
 
 static char *find_program(GError **error)
 {
+	const char *env = g_getenv("INTERSYNC_HTTPD");
 	char *path;
 
+	if (env && *env)
+		return g_strdup(env);
 	if (access(ISD_HTTPD, X_OK) == 0)
 		return g_strdup(ISD_HTTPD);
 	path = g_find_program_in_path("apache2");
