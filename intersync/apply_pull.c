@@ -370,8 +370,8 @@ static void set_content(struct kml_record *r, const IsdContent *t)
 		return;
 	if (t->file)
 		r->file = (struct kml_str) { t->file, strlen(t->file) };
-	else if (t->size)
-		r->data = (struct kml_str) { (const char *)t->data, t->size };
+	else
+		r->data = (struct kml_str) { t->size ? (const char *)t->data : "", t->size };
 }
 
 /* --- CREATE, MKDIR, SYMLINK, MKNOD --- */

@@ -361,8 +361,8 @@ static void want_content(struct kml_record *r, const IsdContent *t)
 {
 	if (t->file)
 		r->file = (struct kml_str) { t->file, strlen(t->file) };
-	else if (t->size)
-		r->data = (struct kml_str) { (const char *)t->data, t->size };
+	else
+		r->data = (struct kml_str) { t->size ? (const char *)t->data : "", t->size };
 }
 
 static gboolean want_place(IsdWant *w, gint64 parent, gboolean *ret_found, GError **error)
