@@ -45,8 +45,9 @@ gboolean isd_state_origin_object(IsdState *s, const guint8 peer[16], struct kml_
 {
 	sqlite3_stmt *st;
 	gint64 id;
+	/* Records about objects that are not the peer's own have 0 there. */
 	int rc = isd_sql_row(s, error, &st,
-			     "SELECT id FROM origin WHERE peer = ? AND pino = ? AND pgen = ?"
+			     "SELECT id FROM origin WHERE pino <> 0 AND peer = ? AND pino = ? AND pgen = ?"
 			     " AND id <> 0 ORDER BY recno DESC LIMIT 1", "biu", peer, (gsize) 16,
 			     (gint64) theirs.ino, theirs.gen);
 
