@@ -86,6 +86,8 @@ void isd_pages_html(const IsdServerView *v, GByteArray *reply)
 	       "<h1>Fileset %s on %s</h1>\n", v->core->fileset, name, v->core->fileset, name);
 	append(reply, "<p>%" G_GUINT64_FORMAT " objects, %s. The log ends with record %"
 	       G_GUINT64_FORMAT " (%s kept).</p>\n", objects, size, v->recno, log);
+	if (v->blocked)
+		append(reply, "<p><b>Clients do not see new changes: %s</b></p>\n", v->blocked);
 	html_peers(v, reply);
 	append(reply, "<h2>Changes of clients</h2>\n<p>%" G_GUINT64_FORMAT " taken, %"
 	       G_GUINT64_FORMAT " stale, %" G_GUINT64_FORMAT " asked again, %"
@@ -242,9 +244,10 @@ void isd_pages_status(const IsdServerView *v, JsonBuilder *b)
 						  v->address, v->port);
 	gboolean up = isd_httpd_pid(v->httpd) != 0;
 
-	add_text(b, "state", up ? "serving" : "restarting");
-	if (!up)
-		add_text(b, "reason", "httpd has ended and is started again");
+	add_text(b, "state", v->blocked ? "blocked" : up ? "serving" : "restarting");
+	if (v->blocked || !up)
+		add_text(b, "reason", v->blocked ? v->blocked :
+			 "httpd has ended and will be started again");
 	add_u64(b, "since", v->since);
 	add_text(b, "listen", listen);
 	json_httpd(v, b);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PEERS_FLUSH	10		/* seconds */
+#define FULL_RETRY	2		/* seconds until a full disk is tried again */
 #define SWEEP		3600		/* seconds between looks at incoming/ */
 #define UPLOAD_AGE	(30 * 86400)	/* seconds without a write: nobody comes back */
 
@@ -23,7 +24,7 @@ typedef struct {
 	IsdServerView	v;
 	IsdAccount	account;
 	IsdGateway	*gateway;
-	guint		flush_timer, sweep_timer, moved_idle;
+	guint		flush_timer, sweep_timer, full_timer, moved_idle;
 } IsdServer;
 
 static gboolean tell_moved(gpointer data)
@@ -61,13 +62,41 @@ static void log_failure(const char *what, GError *error)
 	isd_log(LOG_ERR, NULL, 0, "%s: %s", what, error->message);
 }
 
+static gboolean try_again(gpointer data)
+{
+	IsdServer *s = data;
+
+	s->full_timer = 0;
+	isd_server_log_grew(s->v.core);
+	return G_SOURCE_REMOVE;
+}
+
+/* Clients see the log up to here until there is room for the state again. */
+static void disk_full(IsdServer *s, const char *message)
+{
+	if (!s->v.blocked) {
+		isd_log(LOG_ERR, NULL, 0, "%s: clients do not see changes until there is room",
+			message);
+		s->v.blocked = g_strdup(message);
+	}
+	if (!s->full_timer)
+		s->full_timer = g_timeout_add_seconds(FULL_RETRY, try_again, s);
+}
+
 void isd_server_log_grew(IsdCore *core)
 {
 	IsdServer *s = core->role;
 	g_autoptr(GError) error = NULL;
 
-	if (!follow(s, &error))
+	if (follow(s, &error)) {
+		if (s->v.blocked)
+			isd_log(LOG_NOTICE, NULL, 0, "there is room for the state again");
+		g_clear_pointer(&s->v.blocked, g_free);
+	} else if (g_error_matches(error, ISD_ERROR, ISD_ERROR_NOSPC)) {
+		disk_full(s, error->message);
+	} else {
 		isd_core_quit(core, 1, "%s", error->message);
+	}
 }
 
 static guint sentence(GByteArray *reply, guint status, const char *text)
@@ -331,6 +360,8 @@ void isd_server_stop(IsdCore *core)
 		g_source_remove(s->flush_timer);
 	if (s->sweep_timer)
 		g_source_remove(s->sweep_timer);
+	if (s->full_timer)
+		g_source_remove(s->full_timer);
 	if (s->moved_idle)
 		g_source_remove(s->moved_idle);
 	isd_gateway_free(s->gateway);	/* ends what waits, so that httpd ends quickly */
@@ -338,5 +369,6 @@ void isd_server_stop(IsdCore *core)
 	isd_peers_free(s->v.peers);
 	isd_account_clear(&s->account);
 	g_free(s->v.address);
+	g_free(s->v.blocked);
 	g_free(s);
 }

@@ -88,6 +88,7 @@ typedef struct {
 	guint		port;
 	gint64		since;		/* seconds since 1970 */
 	guint64		end, recno;	/* what clients may see: committed in the state */
+	char		*blocked;	/* why changes are not seen, or NULL */
 	IsdReintCounts	counts;
 } IsdServerView;
 void isd_pages_html(const IsdServerView *v, GByteArray *reply);
