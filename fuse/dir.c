@@ -295,7 +295,7 @@ static int make_lower(fuse_req_t req, struct make *m, int dirfd)
 {
 	int err = 0;
 
-	creds_enter(req, true);
+	creds_enter(req);
 	if (m->open)
 		err = make_open(m, dirfd);
 	else if (S_ISDIR(m->mode))

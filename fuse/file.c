@@ -116,6 +116,7 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	 * for.)  What is below .intermezzo changes without a word.
 	 */
 	fi->direct_io = i->meta;
+	fi->noflush = !f->write;	/* it tells us nothing */
 	fi->keep_cache = !i->meta && !atomic_exchange(&i->changed, false);
 	if (!fi->keep_cache && !i->meta)
 		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);

@@ -181,7 +181,7 @@ void file_unlock2(uint64_t a, uint64_t b);
 /* Every thread that does operations: own umask, capabilities stay. */
 int worker_init(void);
 /* Make objects as the caller of req, and root again. */
-void creds_enter(fuse_req_t req, bool with_umask);
+void creds_enter(fuse_req_t req);
 void creds_leave(void);
 
 /* journal.c: the LML ring, the KML's writer */

@@ -36,7 +36,7 @@
 #define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
 #define APPEND_MAX	(1u << 20)	/* bytes of one write */
 #define DIR_ROOM	32768		/* longer paths are left out */
-#define BATCH_NSEC	1000000		/* the worker lets records gather so long */
+#define BATCH_NSEC	2000000		/* the worker lets records gather so long */
 #define FLUSH_SEC	5		/* and the flusher so long */
 
 _Static_assert(sizeof(struct lml_state) == 48, "size of a state");
@@ -666,7 +666,8 @@ static void batch_commit(const struct batch *b)
 	journal.reserved -= b->room;
 	if (journal.end + journal.reserved + KML_AHEAD > journal.allocated)
 		(void) kml_allocate(journal.end + journal.reserved + KML_AHEAD);
-	pthread_cond_signal(&journal.flush);
+	if (journal.flusher_idle)
+		pthread_cond_signal(&journal.flush);
 	pthread_cond_broadcast(&journal.space);
 }
 
@@ -790,8 +791,10 @@ static void flusher_wait(void)
 {
 	struct timespec until;
 
+	journal.flusher_idle = true;
 	while (!journal.stop && journal.appended == journal.tail)
 		pthread_cond_wait(&journal.flush, &journal.lock);
+	journal.flusher_idle = false;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += FLUSH_SEC;
 	while (!journal.stop && !journal.flush_now)

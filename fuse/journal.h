@@ -34,6 +34,7 @@ struct journal {
 	bool			no_fallocate;
 	int			error;		/* of the last append, 0 once one succeeded */
 	bool			flush_now, flushing, stop;
+	bool			flusher_idle;	/* nothing to flush */
 	unsigned int		drainers;
 	_Atomic bool		idle;		/* the worker sleeps */
 	bool			started;

@@ -126,7 +126,7 @@ void writer_wait(void)
 		nanosleep(&nap, NULL);
 }
 
-/* What the thread is now; objects are made with a umask only on request. */
+/* What the thread is now.  The umask stays until another caller has another one. */
 static __thread uid_t thread_uid;
 static __thread gid_t thread_gid;
 static __thread mode_t thread_umask;
@@ -145,7 +145,7 @@ int worker_init(void)
 	return 0;
 }
 
-void creds_enter(fuse_req_t req, bool with_umask)
+void creds_enter(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx;
 
@@ -158,7 +158,7 @@ void creds_enter(fuse_req_t req, bool with_umask)
 		syscall(SYS_setfsuid, ctx->uid);
 	thread_gid = ctx->gid;
 	thread_uid = ctx->uid;
-	if (with_umask && ctx->umask != thread_umask) {
+	if (ctx->umask != thread_umask) {
 		umask(ctx->umask);
 		thread_umask = ctx->umask;
 	}
@@ -172,8 +172,4 @@ void creds_leave(void)
 		syscall(SYS_setfsgid, 0);
 	thread_uid = 0;
 	thread_gid = 0;
-	if (thread_umask) {
-		umask(0);
-		thread_umask = 0;
-	}
 }
