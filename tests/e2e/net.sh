@@ -102,6 +102,15 @@ on()
 	nsenter -t "$(value "$on_host" pid)" -m -n -u -- "$@"
 }
 
+# spawn HOST COMMAND...: in the background; its process is $spawned
+spawn()
+{
+	on_host=$1
+	shift
+	nsenter -t "$(value "$on_host" pid)" -m -n -u -- "$@" &
+	spawned=$!
+}
+
 # Where HOST has its fileset: as the host itself says, and as seen from here.
 mnt()
 {
