@@ -102,12 +102,14 @@ on()
 	nsenter -t "$(value "$on_host" pid)" -m -n -u -- "$@"
 }
 
-# spawn HOST COMMAND...: in the background; its process is $spawned
+# spawn HOST FILE COMMAND...: in the background, its output to FILE (which may
+# be a FIFO); its process is $spawned
 spawn()
 {
 	on_host=$1
-	shift
-	nsenter -t "$(value "$on_host" pid)" -m -n -u -- "$@" &
+	spawn_out=$2
+	shift 2
+	nsenter -t "$(value "$on_host" pid)" -m -n -u -- "$@" >"$spawn_out" 2>&1 &
 	spawned=$!
 }
 
