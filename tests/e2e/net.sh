@@ -137,8 +137,7 @@ net_up()
 # Bytes that HOST has sent and received.
 net_bytes()
 {
-	echo $(($(on "$1" cat /sys/class/net/eth0/statistics/tx_bytes) + \
-		$(on "$1" cat /sys/class/net/eth0/statistics/rx_bytes)))
+	on "$1" awk -F: '$1 ~ /eth0/ { split($2, n, " "); print n[1] + n[9] }' /proc/net/dev
 }
 
 # make_fs HOST [SIZE [TYPE]]: an image with an empty fileset, mounted
