@@ -134,6 +134,28 @@ static int one(struct kml_record *r, const struct izo_guard *g,
 	return le32toh(reply.r[0].error);
 }
 
+/*
+ * What the library would not encode: r with a placeholder, which is then
+ * replaced by bytes of the same length.
+ */
+static int one_forged(struct kml_record *r, const char *placeholder, const char *bytes)
+{
+	struct izo_reint_entry *e = (void *)(msg + sizeof(struct izo_reint));
+	static const struct izo_guard nothing = { .flags = IZO_G_ABSENT };
+	char *at;
+
+	EQ(strlen(placeholder), strlen(bytes));
+	batch();
+	add(r, &nothing, NULL, 0);
+	at = memmem(msg, msg_len, placeholder, strlen(placeholder));
+	OK(at);
+	memcpy(at, bytes, strlen(bytes));
+	kml_seal(e + 1, 1, 0);
+	if (send_batch())
+		return EINVAL;
+	return le32toh(reply.r[0].error);
+}
+
 static const struct izo_guard absent = { .flags = 1 /* IZO_G_ABSENT */ };
 
 static struct izo_guard guard(const char *name, unsigned int flags)
@@ -362,9 +384,17 @@ TEST(chan_bad_names)
 	if (!*here)
 		setup();
 	r.name = str("x");
-	snprintf(climb, sizeof(climb), "%s/../..", here);
+	snprintf(climb, sizeof(climb), "%s/aa/bb", here);
 	r.dir = str(climb);
-	OK(one(&r, &absent, NULL, 0) != 0);
+	OK(one_forged(&r, "/aa/bb", "/../..") != 0);
+	r.dir = str(here);
+	r.name = str("abc");
+	OK(one_forged(&r, "abc", "a/b") != 0);
+	OK(one_forged(&r, "abc", "../") != 0);
+	r.name = str("xy");
+	OK(one_forged(&r, "xy", "..") != 0);
+	EQ(t_entries("."), 0);
+	r.name = str("x");
 	Z(mkdir("real", 0755));
 	Z(symlink("real", "link"));
 	snprintf(climb, sizeof(climb), "%s/link", here);
@@ -431,8 +461,8 @@ TEST(reint_create_empty_and_file)
 	s.file = str("does-not-exist");
 	OK(one(&s, &absent, NULL, 0) != 0);
 	OK(!t_exists("none"));
-	s.file = str("../kml");
-	OK(one(&s, &absent, NULL, 0) != 0);
+	s.file = str("ab_kml");
+	OK(one_forged(&s, "ab_kml", "../kml") != 0);
 }
 
 TEST(reint_file_keeps_holes)
