@@ -774,6 +774,21 @@ static gboolean apply_close(IsdPull *p, IsdOp *op, guint tries, GError **error)
 
 /* --- attributes --- */
 
+/* What a record sets of the attributes; one about an ACL, the mode. */
+static guint32 attr_bits(const IsdObject *o, const IsdOp *op)
+{
+	const struct kml_record *r = &op->r;
+	guint32 bits = r->attr.valid & ~KML_A_SIZE;
+
+	if (!r->has_attr)
+		return 0;
+	if (r->opcode == KML_SETXATTR || r->opcode == KML_REMOVEXATTR)
+		return KML_A_MODE;
+	if (S_ISREG(o->attr.mode) && op->content)
+		bits &= ~KML_A_MTIME;	/* that of content which is still to come */
+	return bits;
+}
+
 static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_result *res,
 			  GError **error)
 {
@@ -792,9 +807,7 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 		return TRUE;
 	o.attr.ctime = isd_result_ctime(res);
 	o.aver = r->recno;
-	if (r->has_attr)
-		take_attrs(&o, &r->attr, r->attr.valid & ~(KML_A_SIZE |
-			   (S_ISREG(o.attr.mode) && it->op->content ? KML_A_MTIME : 0)));
+	take_attrs(&o, &r->attr, attr_bits(&o, it->op));
 	if (!isd_state_put_object(c->state, &o, error))
 		return FALSE;
 	if (r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR)
@@ -839,8 +852,7 @@ static gboolean attr_wanted(IsdPull *p, const IsdOp *op, IsdObject *o, GError **
 	struct kml_str name, value;
 	size_t pos = 0;
 
-	if (r->has_attr)
-		take_attrs(o, &r->attr, r->attr.valid & ~KML_A_SIZE);
+	take_attrs(o, &r->attr, attr_bits(o, op));
 	o->aver = r->recno;
 	while (r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
 		if (!isd_state_set_xattr(p->c->state, o->id, name.ptr, name.len, value.ptr,
@@ -1055,6 +1067,7 @@ static gboolean queue_link(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdN
 	isd_place_source(&r, &at, from->name);
 	isd_place_target(&r, to, tname);
 	take_ptime(&r, &op->r);
+	r.ptime = at.mtime;	/* a directory that the LINK does not change */
 	it = item_new(p, op, tries, o->id);
 	it->tparent = to->id;
 	it->tname = g_strdup(tname);

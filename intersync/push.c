@@ -367,8 +367,10 @@ static gboolean settle_names(IsdClient *c, const struct kml_record *r, gint64 id
 	g_auto(IsdObject) d = { 0 };
 	gboolean found;
 
-	if (!name.ptr || !isd_push_find(c, dir, &d, &found, error))
-		return !error || !*error;
+	if ((!to && !makes(r->opcode)) || !name.ptr)
+		return TRUE;
+	if (!isd_push_find(c, dir, &d, &found, error))
+		return FALSE;
 	return !found || isd_sql_run(c->state, error, "UPDATE name SET ver = max(ver, ?)"
 				     " WHERE parent = ? AND name = ? AND id = ?", "iibi",
 				     (gint64)recno, d.id, name.ptr, name.len, id);
