@@ -1274,6 +1274,10 @@ static gboolean apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return revive_file(p, op, &o, r->tparent, r->tname, error);
 	if (from.ver >= r->recno)
 		return TRUE;
+	/* renamed on both sides: the server's name counts */
+	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
+	    !isd_push_void_renames(p->c, o.oid, error))
+		return FALSE;
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
 		return FALSE;
 	if (from.parent == to.id && !strcmp(from.name, tname)) {
@@ -1307,34 +1311,56 @@ static gboolean apply_own(IsdPull *p, const struct kml_record *r, GError **error
 	return isd_push_settle(p->c, r, error);
 }
 
+/* What the directory is like at this moment, and where. */
+static gboolean stat_dir(IsdPull *p, const IsdObject *o, IsdName *ret_name, IsdPlace *ret_at,
+			 struct stat *ret_st, gboolean *ret_found, GError **error)
+{
+	struct kml_oid oid;
+
+	*ret_found = fstat(p->c->core->root_fd, ret_st) == 0;
+	if (o->id == ISD_ROOT_ID)
+		return TRUE;
+	if (!isd_state_a_name(p->c->state, o->id, ret_name, ret_found, error) || !*ret_found)
+		return !error || !*error;
+	if (!isd_place_by_id(p->c, ret_name->parent, ret_at, ret_found, error) || !*ret_found)
+		return !error || !*error;
+	*ret_found = isd_local_stat(p->c, ret_name->parent, ret_name->name, ret_st, &oid) == 0 &&
+		isd_oid_equal(oid, o->oid);
+	return TRUE;
+}
+
+/*
+ * If it is changed while this looks at it, its change time is another one and
+ * nothing is done: the record of that change will come back as well.
+ */
 static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GError **error)
 {
 	g_auto(IsdObject) o = { 0 };
 	g_auto(IsdName) n = { 0 };
 	g_auto(IsdPlace) at = { 0 };
-	struct kml_record r = { .opcode = KML_SETATTR, .has_attr = true,
+	struct kml_record r = { .opcode = KML_SETATTR, .has_attr = true, .dir = { "/", 1 },
 				.attr = { .valid = KML_A_MTIME, .mtime = t } };
 	struct izo_reint_result res;
 	struct izo_guard guard;
+	struct stat st;
 	gboolean found;
 
 	if (!isd_state_by_soid(p->c->state, soid, &o, &found, error))
 		return FALSE;
-	if (!found || !o.oid.ino || isd_time_equal(o.attr.mtime, t))
+	if (found && !stat_dir(p, &o, &n, &at, &st, &found, error))
+		return FALSE;
+	if (!found || (st.st_mtim.tv_sec == t.sec && st.st_mtim.tv_nsec == (long)t.nsec))
 		return TRUE;
-	if (o.id == ISD_ROOT_ID) {
-		r.dir = (struct kml_str) { "/", 1 };
-	} else {
-		if (!isd_state_a_name(p->c->state, o.id, &n, &found, error) ||
-		    (found && !isd_place_by_id(p->c, n.parent, &at, &found, error)))
-			return FALSE;
-		if (!found)
-			return TRUE;
+	if (!isd_client_follow(p->c, TRUE, error))
+		return FALSE;
+	if (n.name)
 		isd_place_source(&r, &at, n.name);
-	}
 	r.obj = o.oid;
 	r.attr.mode = o.attr.mode;
 	guard = isd_guard_object(&o, 0);
+	guard.flags |= GUINT32_TO_LE(IZO_G_CTIME);
+	guard.ctime_sec = GUINT64_TO_LE(st.st_ctim.tv_sec);
+	guard.ctime_nsec = GUINT32_TO_LE(st.st_ctim.tv_nsec);
 	if (!isd_reint_one(p->c, &r, &guard, NULL, 0, &res, error))
 		return FALSE;
 	return res.error ? !isd_result_is_fatal(&res, error) :

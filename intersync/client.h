@@ -249,6 +249,8 @@ gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno
 const char *isd_push_blocking(const IsdPush *p, guint64 *ret_recno);
 /* The pull has taken a piece in: what was stale may not be any more. */
 void isd_push_pulled(IsdPush *p);
+/* Own renames of the object so far are not to be sent: the server's counts. */
+gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, GError **error);
 /* The object was called so in records that are not sent yet. */
 gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error);
 /* Where a removed object was, as long as the server does not know that it is. */

@@ -46,9 +46,10 @@ static gboolean encode_number(Encode *e, struct kml_oid *oid, guint32 bit, GErro
 
 	if (!oid->ino)
 		return TRUE;
-	if (!isd_push_find(e->p->c, *oid, &o, &found, error))
+	if (!isd_push_find(e->p->c, *oid, &o, &found, error) ||
+	    (!found && !isd_push_gone(e->p->c, *oid, &o.soid, error)))
 		return FALSE;
-	if (found && o.soid.ino) {
+	if (o.soid.ino) {
 		*oid = o.soid;
 		return TRUE;
 	}
@@ -177,6 +178,7 @@ static void encode_file(Encode *e)
 	e->r.has_ranges = true;
 }
 
+/* A descriptor; -ENODATA: it has no name any more; -errno: it is not where it was. */
 static int encode_open(Encode *e, struct stat *ret)
 {
 	g_auto(IsdName) n = { 0 };
@@ -184,7 +186,7 @@ static int encode_open(Encode *e, struct stat *ret)
 	int fd;
 
 	if (!e->known || !isd_state_a_name(e->p->c->state, e->o.id, &n, &found, NULL) || !found)
-		return -ENOENT;
+		return -ENODATA;
 	fd = isd_local_open(e->p->c, n.parent, n.name, e->o.oid);
 	if (fd >= 0 && fstat(fd, ret) < 0) {
 		close(fd);
@@ -205,8 +207,11 @@ static EncodeResult encode_content(Encode *e, gboolean may_upload, GError **erro
 		return ENCODE_DONE;
 	}
 	fd = encode_open(e, &st);
-	if (fd < 0)
+	if (fd == -ENODATA)
 		return ENCODE_MOOT;
+	if (fd < 0)
+		/* it has moved, or gone, and the state does not know yet */
+		return ENCODE_LATER;
 	if (st.st_size <= ISD_SMALL_MAX && (guint64)st.st_blocks * 512 >= (guint64)st.st_size) {
 		res = encode_inline(e, fd, &st);
 		close(fd);
@@ -225,27 +230,6 @@ static EncodeResult encode_content(Encode *e, gboolean may_upload, GError **erro
 
 /* --- the record --- */
 
-/* RENAME, LINK: one that a later decision has made void is not sent. */
-static gboolean encode_is_void(Encode *e, gboolean *ret, GError **error)
-{
-	sqlite3_stmt *st;
-	int rc;
-
-	*ret = FALSE;
-	if (e->r.opcode != KML_RENAME || !e->known)
-		return TRUE;
-	rc = isd_sql_row(e->p->c->state, error, &st,
-			 "SELECT count(*), coalesce(max(lver), 0) FROM name WHERE id = ?",
-			 "i", e->o.id);
-	if (rc <= 0)
-		return rc == 0;
-	/* nameless: removed later on; its removal needs the name that this gives it */
-	*ret = sqlite3_column_int64(st, 0) &&
-		(guint64)sqlite3_column_int64(st, 1) < e->po->op->r.recno;
-	sqlite3_reset(st);
-	return TRUE;
-}
-
 static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **error)
 {
 	const IsdOp *op = e->po->op;
@@ -254,10 +238,9 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 	e->r = op->r;
 	if (e->r.opcode == KML_RESYNC)
 		e->r.opcode = KML_CLOSE;
-	if (!isd_push_find(e->p->c, op->r.obj, &e->o, &e->known, error) ||
-	    !encode_is_void(e, &moot, error))
+	if (!isd_push_find(e->p->c, op->r.obj, &e->o, &e->known, error))
 		return ENCODE_FAIL;
-	if (moot)
+	if (op->r.opcode == KML_RENAME && isd_push_is_void(e->p->c, op->r.obj, op->r.recno))
 		return ENCODE_MOOT;
 	if (e->known && !makes(op->r.opcode) && !e->o.soid.ino && !is_being_made(e)) {
 		if (op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR)
@@ -308,7 +291,8 @@ EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **
 	guint at = body->len;
 	ssize_t len;
 
-	if (makes(e.r.opcode) && (res == ENCODE_LATER || (res == ENCODE_MOOT && !e.known))) {
+	if (makes(po->op->r.opcode) && (res == ENCODE_LATER || res == ENCODE_MOOT)) {
+		/* what comes after it in the log needs it, whatever became of it */
 		encode_bare(&e);
 		res = ENCODE_DONE;
 	}

@@ -94,6 +94,26 @@ static gboolean push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
 	return covered;
 }
 
+/* The server has moved it as well, and its name counts. */
+gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, GError **error)
+{
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?)",
+			   "iui", (gint64)oid.ino, oid.gen, (gint64)c->core->log_recno);
+}
+
+gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno)
+{
+	sqlite3_stmt *st;
+	gboolean is;
+
+	if (isd_sql_row(c->state, NULL, &st, "SELECT upto FROM client_void WHERE ino = ? AND gen = ?",
+			"iu", (gint64)oid.ino, oid.gen) <= 0)
+		return FALSE;
+	is = recno <= (guint64)sqlite3_column_int64(st, 0);
+	sqlite3_reset(st);
+	return is;
+}
+
 static gboolean push_is_settled(IsdClient *c, guint64 recno)
 {
 	gint64 key = recno;
@@ -105,6 +125,31 @@ static gboolean push_is_settled(IsdClient *c, guint64 recno)
 gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno)
 {
 	return own_recno && !push_is_settled(c, own_recno) && !push_is_covered(c, oid, own_recno);
+}
+
+gboolean isd_push_gone(IsdClient *c, struct kml_oid oid, struct kml_oid *ret, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(c->state, error, &st, "SELECT sino, sgen FROM client_gone WHERE"
+			     " ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen);
+
+	*ret = (struct kml_oid) { 0 };
+	if (rc > 0) {
+		ret->ino = sqlite3_column_int64(st, 0);
+		ret->gen = sqlite3_column_int64(st, 1);
+		sqlite3_reset(st);
+	}
+	return rc >= 0;
+}
+
+/* It was removed here before the server said what it is called there. */
+static gboolean push_remember_gone(IsdClient *c, struct kml_oid oid, struct kml_oid soid,
+				   GError **error)
+{
+	return !soid.ino || isd_sql_run(c->state, error,
+					"INSERT OR REPLACE INTO client_gone VALUES(?, ?, ?, ?)",
+					"iuiu", (gint64)oid.ino, oid.gen, (gint64)soid.ino,
+					soid.gen);
 }
 
 /* Calls each with the records of the own log that the server has not taken in yet. */
@@ -402,7 +447,8 @@ static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean 
 
 	if (r->opcode == KML_UNLINK || r->opcode == KML_RMDIR)
 		return settle_removed(c, r->obj, error);
-	if (!isd_push_find(c, r->obj, &o, &found, error))
+	if (!isd_push_find(c, r->obj, &o, &found, error) ||
+	    (!found && !push_remember_gone(c, r->obj, soid, error)))
 		return FALSE;
 	if (found) {
 		if (soid.ino && (!o.soid.ino || recno >= MAX(o.cver, o.aver)))
@@ -463,8 +509,10 @@ static PushOp *push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guin
 }
 
 /* What went without its content sends that as a CLOSE, under the CLOSE's own number. */
-static void push_bare_done(PushOp *po)
+static void push_bare_done(IsdPush *p, PushOp *po)
 {
+	if (p->blocking_recno == po->op->r.recno)
+		p->blocking_recno = po->op->content_recno;
 	po->bare = FALSE;
 	po->state = PUSH_TODO;
 	po->op->r.opcode = KML_CLOSE;
@@ -491,7 +539,7 @@ static gboolean push_op_settled(IsdPush *p, PushSegment *s, guint index, struct 
 	    (content && !isd_push_carried(p, po->op->r.obj, error)))
 		return FALSE;
 	if (po->bare && po->op->content_recno != po->op->r.recno)
-		push_bare_done(po);
+		push_bare_done(p, po);
 	else
 		segment_op_done(p, s, index);
 	return TRUE;
@@ -540,6 +588,8 @@ static gboolean push_forget(IsdPush *p, GError **error)
 	IsdState *s = p->c->state;
 
 	return isd_sql_run(s, error, "DELETE FROM client_cover", "") &&
+	       isd_sql_run(s, error, "DELETE FROM client_void", "") &&
+	       isd_sql_run(s, error, "DELETE FROM client_gone", "") &&
 	       isd_sql_run(s, error, "DELETE FROM client_alias", "");
 }
 
@@ -660,7 +710,7 @@ static gboolean push_is_moot(IsdPush *p, const PushOp *po, gboolean *ret, GError
 		return TRUE;
 	if (!isd_push_find(p->c, po->op->r.obj, &o, &found, error))
 		return FALSE;
-	*ret = !found || ((po->op->r.opcode == KML_UNLINK || po->op->r.opcode == KML_RMDIR) &&
+	*ret = (!found && po->tries >= TRIES_QUIET) || ((po->op->r.opcode == KML_UNLINK || po->op->r.opcode == KML_RMDIR) &&
 			  po->tries >= TRIES_QUIET && !o.soid.ino);
 	return TRUE;
 }
@@ -787,6 +837,37 @@ static gboolean push_changing(IsdPush *p, PushSegment *s, guint index, GError **
 	return TRUE;
 }
 
+static gboolean is_replaced(IsdPush *p, struct kml_oid oid)
+{
+	g_autofree char *key = isd_push_key(oid);
+
+	return oid.ino && g_hash_table_contains(p->replaced, key);
+}
+
+/*
+ * Its numbers are only known when what is in the body already is answered; or it
+ * would break the order of the body's records.
+ */
+static gboolean push_must_wait(IsdPush *p, const IsdOp *op)
+{
+	const PushOp *last = p->sent->len ? g_ptr_array_index(p->sent, p->sent->len - 1) : NULL;
+
+	if (last && op->r.recno <= last->sent_recno)
+		return TRUE;
+	return g_hash_table_size(p->replaced) &&
+		(is_replaced(p, op->r.obj) || (op->r.has_old && is_replaced(p, op->r.old)));
+}
+
+static void push_sent(IsdPush *p, PushOp *po)
+{
+	po->state = PUSH_SENT;
+	po->sent_recno = po->op->r.recno;
+	g_ptr_array_add(p->sent, po);
+	/* new content is a new inode there */
+	if (po->op->content && !makes(po->op->r.opcode))
+		g_hash_table_add(p->replaced, isd_push_key(po->op->r.obj));
+}
+
 /* One op into the body.  *ret_stop: send what there is, or wait for an upload. */
 static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *body,
 			 gboolean *ret_stop, GError **error)
@@ -794,19 +875,25 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	PushOp *po = &g_array_index(s->push, PushOp, index);
 
 	if (push_is_covered(p->c, po->op->r.obj, po->op->r.recno)) {
+		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is covered by another one",
+			  (guint64)po->op->r.recno);
 		segment_op_done(p, s, index);
+		return TRUE;
+	}
+	if (push_must_wait(p, po->op)) {
+		*ret_stop = TRUE;
 		return TRUE;
 	}
 	switch (isd_push_encode(p, po, body, error)) {
 	case ENCODE_FAIL:
 		return FALSE;
 	case ENCODE_DONE:
-		po->state = PUSH_SENT;
-		po->sent_recno = po->op->r.recno;
-		g_ptr_array_add(p->sent, po);
+		push_sent(p, po);
 		*ret_stop = p->sent->len == BATCH_RECORDS;
 		return TRUE;
 	case ENCODE_MOOT:
+		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " needs not be sent",
+			  (guint64)po->op->r.recno);
 		segment_op_done(p, s, index);
 		return TRUE;
 	case ENCODE_LATER:
@@ -818,17 +905,78 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	return TRUE;
 }
 
+static char *name_key(struct kml_oid dir, struct kml_str name)
+{
+	return g_strdup_printf("%" G_GUINT64_FORMAT ".%u/%.*s", (guint64)dir.ino, dir.gen,
+			       (int)name.len, name.ptr);
+}
+
+/*
+ * The keys of an op: its objects and names, *ret_own of them, then the directories
+ * that it needs.
+ */
+static guint op_keys(const struct kml_record *r, char *keys[6], guint *ret_own)
+{
+	gboolean names = r->opcode != KML_CLOSE && r->opcode != KML_SETATTR &&
+		r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR &&
+		r->opcode != KML_RESYNC;
+	guint n = 0;
+
+	keys[n++] = isd_push_key(r->obj);
+	if (r->has_old && r->old.ino)
+		keys[n++] = isd_push_key(r->old);
+	if (names && r->name.ptr)
+		keys[n++] = name_key(r->parent, r->name);
+	if (names && r->tname.ptr)
+		keys[n++] = name_key(r->tparent, r->tname);
+	*ret_own = n;
+	if (names && r->parent.ino)
+		keys[n++] = isd_push_key(r->parent);
+	if (names && r->tparent.ino)
+		keys[n++] = isd_push_key(r->tparent);
+	return n;
+}
+
+/*
+ * An op about something that an earlier one is about, which could not be
+ * done yet, waits for that one.
+ */
+static gboolean push_is_held(IsdPush *p, const PushOp *po)
+{
+	char *keys[6];
+	guint own, n = op_keys(&po->op->r, keys, &own);
+	/* content that could not be read just now holds nothing up */
+	gboolean held = po->state == PUSH_FAILED && (po->err || po->op->r.opcode != KML_CLOSE);
+
+	for (guint i = 0; i < n && !held; i++)
+		held = g_hash_table_contains(p->held, keys[i]);
+	for (guint i = 0; i < n; i++) {
+		if (held && i < own)
+			g_hash_table_add(p->held, keys[i]);
+		else
+			g_free(keys[i]);
+	}
+	return held;
+}
+
 static gboolean push_collect(IsdPush *p, GByteArray *body, GError **error)
 {
 	gboolean stop = FALSE;
 
+	g_hash_table_remove_all(p->held);
 	for (GList *l = p->segments.head; l && !stop; l = l->next) {
 		PushSegment *s = l->data;
 
-		for (guint i = 0; i < s->push->len && !stop; i++)
-			if (g_array_index(s->push, PushOp, i).state == PUSH_TODO &&
-			    !push_add(p, s, i, body, &stop, error))
+		for (guint i = 0; i < s->push->len && !stop; i++) {
+			PushOp *po = &g_array_index(s->push, PushOp, i);
+
+			if (po->state == PUSH_DONE || push_is_held(p, po))
+				continue;
+			if (po->state == PUSH_TODO && !push_add(p, s, i, body, &stop, error))
 				return FALSE;
+			if (po->state == PUSH_FAILED)
+				push_is_held(p, po);
+		}
 	}
 	return TRUE;
 }
@@ -842,6 +990,7 @@ static gboolean push_try(IsdPush *p, GError **error)
 
 		if (!p->sent)
 			p->sent = g_ptr_array_new();
+		g_hash_table_remove_all(p->replaced);
 		if (!isd_client_begin(p->c, error) || !push_collect(p, body, error) ||
 		    !push_advance(p, error))
 			return FALSE;
@@ -899,6 +1048,8 @@ IsdPush *isd_push_start(IsdClient *c)
 	p->c = c;
 	p->log_fd = openat(c->core->meta_fd, "kml", O_RDONLY | O_CLOEXEC);
 	p->settled = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	p->held = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	p->replaced = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->making = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->carry = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
 					 (GDestroyNotify)g_array_unref);
@@ -923,6 +1074,8 @@ void isd_push_free(IsdPush *p)
 	g_clear_pointer(&p->sent, g_ptr_array_unref);
 	g_hash_table_unref(p->settled);
 	g_hash_table_unref(p->making);
+	g_hash_table_unref(p->held);
+	g_hash_table_unref(p->replaced);
 	g_hash_table_unref(p->carry);
 	if (p->log_fd >= 0)
 		close(p->log_fd);

@@ -47,9 +47,11 @@ struct IsdPush {
 	int		log_fd;
 	GQueue		segments;	/* of PushSegment, in order */
 	GHashTable	*settled;	/* recno (gint64) behind push_recno that is done */
+	GHashTable	*held;		/* keys of what ops that are not done are about */
 	GHashTable	*making;	/* own ino.gen of what is made by ops that are not done */
 	GHashTable	*carry;		/* own ino.gen -> GArray of IsdSpan not sent with an earlier CLOSE */
 	GPtrArray	*sent;		/* of PushOp, in the POST under way */
+	GHashTable	*replaced;	/* own ino.gen whose number on the server that POST may change */
 	IsdRequest	*post;
 	struct PushUpload *upload;
 	guint		retry, kick;	/* sources */
@@ -64,6 +66,9 @@ char *isd_push_key(struct kml_oid oid);
 gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolean *ret_found,
 		       GError **error);
 
+/* The server's number of an object that is no longer here; ino 0: unknown. */
+gboolean isd_push_gone(IsdClient *c, struct kml_oid oid, struct kml_oid *ret, GError **error);
+gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno);
 /* upload.c is done with it. */
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error);
 

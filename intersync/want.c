@@ -59,6 +59,10 @@ static const char client_schema[] =
 	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_alias(ino INTEGER, gen INTEGER, id INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_void(ino INTEGER, gen INTEGER, upto INTEGER,"
+	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_gone(ino INTEGER, gen INTEGER, sino INTEGER,"
+	" sgen INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
 
