@@ -34,6 +34,7 @@
 #define OPENW_SLOTS	4096
 #define KML_CHUNK	(4u << 20)	/* allocated ahead at once */
 #define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
+#define KML_KEEP	(512u << 10)	/* of it for removing */
 #define APPEND_MAX	(1u << 20)	/* bytes of one write */
 #define DIR_ROOM	32768		/* longer paths are left out */
 #define BATCH_NSEC	2000000		/* the worker lets records gather so long */
@@ -265,13 +266,19 @@ static int kml_allocate(uint64_t upto)
 	return 0;
 }
 
-int kml_reserve(uint64_t bytes)
+/*
+ * The last of it is for what frees space: on a full disk something can be
+ * removed, and then the log gets room again.
+ */
+int kml_reserve(uint64_t bytes, bool frees)
 {
-	uint64_t upto = journal.end + journal.reserved + bytes;
+	const uint64_t upto = journal.end + journal.reserved + bytes;
 	int err = 0;
 
-	if (upto > journal.allocated)
-		err = kml_allocate(upto);
+	if (upto + KML_KEEP > journal.allocated)
+		err = kml_allocate(upto + KML_KEEP);
+	if (err == -ENOSPC && frees && upto <= journal.allocated)
+		err = 0;
 	if (!err)
 		journal.reserved += bytes;
 	return err;
@@ -474,6 +481,11 @@ static struct lml_entry *ring_put(uint64_t len, uint32_t state)
 	return e;
 }
 
+static bool frees_space(const struct op *op)
+{
+	return op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR;
+}
+
 /* An entry never crosses the ring's end: another one fills it up. */
 static int reserve(struct op *op, uint64_t len, uint64_t kml_room)
 {
@@ -488,7 +500,7 @@ static int reserve(struct op *op, uint64_t len, uint64_t kml_room)
 	if (!err && op->prepaid)
 		journal.reserved += kml_room;
 	else if (!err)
-		err = kml_reserve(kml_room);
+		err = kml_reserve(kml_room, frees_space(op));
 	if (!err) {
 		if (rest < len)
 			ring_put(rest, LML_E_PAD);

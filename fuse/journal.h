@@ -69,7 +69,7 @@ bool lml_state_get(const struct lml_header *h, struct lml_state *ret_s);
 /* Write the next one: the tail, and the journal's durable positions. */
 void lml_state_put(uint64_t tail, uint32_t flags);
 /* Called with the lock held: space in the KML; wake the flusher. */
-int kml_reserve(uint64_t bytes);
+int kml_reserve(uint64_t bytes, bool frees);
 void kml_unreserve(uint64_t bytes);
 void journal_request_flush(void);
 

@@ -57,7 +57,7 @@ static int take_slot(void)
 	if (n_free < journal.n_openw / 4)
 		journal_request_flush();
 	if (n_free)
-		err = kml_reserve(CLOSE_ROOM);
+		err = kml_reserve(CLOSE_ROOM, false);
 	else
 		err = journal.error ? -ENOSPC : -EAGAIN;
 	if (!err)
