@@ -366,25 +366,55 @@ static gboolean check_lost(Check *c, GError **error)
 	return rc == 0;
 }
 
-static gboolean check_log(Check *c, int meta_fd, GError **error)
+/* The log's last record, and a verdict on all of them in why. */
+static int verify(Check *c, int meta_fd, guint64 *ret_last, char *why, gsize size)
 {
 	struct klog *log;
-	char why[256] = "";
-	uint64_t records = 0;
+	uint64_t records = 0, end, last = 0;
 	int rc = klog_open(meta_fd, "kml", &log);
 
-	if (rc == 0) {
-		rc = klog_verify(log, &records, why, sizeof(why));
-		klog_close(log);
-	}
+	if (rc < 0)
+		return rc;
+	rc = klog_verify(log, &records, why, size);
 	c->n->records = records;
+	if (rc == 0)
+		rc = klog_end(log, &end, &last);
+	klog_close(log);
+	*ret_last = last;
+	return rc;
+}
+
+/* A running daemon needs a moment to take in the last records. */
+static gboolean check_lag(Check *c, guint64 last, gboolean *ret_behind, GError **error)
+{
+	guint64 have = 0;
+
+	for (guint i = 0; i < TRIES; i++) {
+		if (!isd_state_get_u64(c->s, "local_recno", &have, error))
+			return FALSE;
+		*ret_behind = have < last;
+		if (!*ret_behind)
+			return TRUE;
+		g_usleep(PAUSE);
+	}
+	differ(c, "the state has the log up to record %" G_GUINT64_FORMAT " of %"
+	       G_GUINT64_FORMAT ": intersync has to run to take in the rest", have, last);
+	return TRUE;
+}
+
+static gboolean check_log(Check *c, int meta_fd, gboolean *ret_behind, GError **error)
+{
+	char why[256] = "";
+	guint64 last = 0;
+	int rc = verify(c, meta_fd, &last, why, sizeof(why));
+
 	if (rc == -EBADMSG)
 		differ(c, "the log is damaged: %s", why);
 	else if (rc < 0) {
 		g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "kml: %s", g_strerror(-rc));
 		return FALSE;
 	}
-	return TRUE;
+	return check_lag(c, last, ret_behind, error);
 }
 
 static gboolean check_state(Check *c, GError **error)
@@ -401,8 +431,14 @@ gboolean isd_check(int root_fd, int meta_fd, IsdCheckFound found, gpointer data,
 	g_autoptr(IsdState) s = isd_state_open_ro(meta_fd, error);
 	Check c = { .root_fd = root_fd, .s = s, .found = found, .data = data, .n = ret };
 
+	gboolean behind = FALSE;
+
 	memset(ret, 0, sizeof(*ret));
-	if (!s || !check_log(&c, meta_fd, error) || !isd_state_begin(s, error))
+	if (!s || !check_log(&c, meta_fd, &behind, error))
+		return FALSE;
+	if (behind)
+		return TRUE;
+	if (!isd_state_begin(s, error))
 		return FALSE;
 	if (check_state(&c, error))
 		return isd_state_commit(s, error);
