@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXIT_NO_PROGRAM	127
-
 static const struct mkfs {
 	const char	*type;
 	const char	*argv[9];
@@ -44,22 +42,45 @@ bool mkfs_type_ok(const char *type)
 	return find(type) != NULL;
 }
 
+/* su and cron leave sbin out. */
+static void search_path(char *path, size_t size)
+{
+	const char *env = getenv("PATH");
+
+	snprintf(path, size, "%s:/usr/sbin:/sbin", env ? env : "/usr/bin:/bin");
+}
+
+int mkfs_installed(const char *type)
+{
+	const struct mkfs *m = find(type);
+	char path[4096], file[4200], *rest = path, *dir;
+
+	search_path(path, sizeof(path));
+	while ((dir = strsep(&rest, ":"))) {
+		snprintf(file, sizeof(file), "%s/%s", dir, m->argv[0]);
+		if (access(file, X_OK) == 0)
+			return 0;
+	}
+	fprintf(stderr, "mkizofs: %s not found: install %s\n", m->argv[0], m->package);
+	return -ENOENT;
+}
+
 static void run_child(const struct mkfs *m, const char *device, int out_fd)
 {
-	const char *argv[10] = { NULL }, *path = getenv("PATH");
-	char with_sbin[4096];
+	const char *argv[10] = { NULL };
+	char path[4096];
 	int i;
 
 	for (i = 0; m->argv[i]; i++)
 		argv[i] = m->argv[i];
 	argv[i] = device;
-	/* su and cron leave sbin out */
-	snprintf(with_sbin, sizeof(with_sbin), "%s:/usr/sbin:/sbin", path ? path : "/usr/bin:/bin");
-	setenv("PATH", with_sbin, 1);
+	search_path(path, sizeof(path));
+	setenv("PATH", path, 1);
 	if (dup2(out_fd, STDOUT_FILENO) < 0 || dup2(out_fd, STDERR_FILENO) < 0)
 		_exit(1);
 	execvp(argv[0], (char **) argv);
-	_exit(errno == ENOENT ? EXIT_NO_PROGRAM : 1);
+	fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
+	_exit(1);
 }
 
 static void show(int fd)
@@ -100,10 +121,7 @@ int mkfs_run(const char *type, const char *device)
 	if (pid == 0)
 		run_child(m, device, fd);
 	rc = pid < 0 ? -errno : wait_child(pid);
-	if (rc == EXIT_NO_PROGRAM) {
-		fprintf(stderr, "mkizofs: %s not found: install %s\n", m->argv[0], m->package);
-		rc = -ENOENT;
-	} else if (rc > 0) {
+	if (rc > 0) {
 		show(fd);
 		rc = -EIO;
 	}

@@ -9,10 +9,12 @@
 
 bool mkfs_type_ok(const char *type);
 
+/* 0 if the program for this type is installed; -ENOENT, said. */
+int mkfs_installed(const char *type);
+
 /*
  * Make a file system of this type on device.  Its program is silent unless it fails:
- * then its last words go to standard error.  0, or -errno: -ENOENT if the program
- * is not installed, -EIO if it failed.
+ * then its last words go to standard error.  0, or -errno: -EIO if it failed.
  */
 int mkfs_run(const char *type, const char *device);
 

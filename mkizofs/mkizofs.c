@@ -224,8 +224,11 @@ static int adopt(const struct options *o)
 static int check_content(const struct options *o, int fd)
 {
 	char what[64];
-	int rc = lower_probe(fd, what, sizeof(what));
+	int rc = mkfs_installed(o->type);
 
+	if (rc)
+		return rc;
+	rc = lower_probe(fd, what, sizeof(what));
 	if (rc < 0) {
 		say("%s: cannot be read: %s", o->target, strerror(-rc));
 		return rc;
@@ -266,9 +269,9 @@ static int format(const struct options *o, const char *device)
 }
 
 /* An error or a signal: leave nothing that looks like something. */
-static void wipe_path(const char *path)
+static void wipe_device(const char *path)
 {
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	int fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
 
 	if (fd < 0)
 		return;
@@ -298,7 +301,7 @@ static int format_device(const struct options *o)
 		return rc;
 	rc = format(o, o->target);
 	if (rc)
-		wipe_path(o->target);
+		wipe_device(o->target);
 	return rc;
 }
 
@@ -364,6 +367,8 @@ static int format_image(const struct options *o, int fd)
 	close(loop_fd);
 	if (!rc && fsync(fd))
 		rc = -errno;
+	if (rc)
+		lower_wipe(fd);
 	return rc;
 }
 
