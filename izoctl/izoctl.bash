@@ -7,15 +7,15 @@ _izoctl()
 
 	case $cur in
 	-*)
-		COMPREPLY=($(compgen -W '--json --timeout= --help --version' -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -W '--json --timeout= --help --version' -- "$cur")
 		return
 		;;
 	esac
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		COMPREPLY=($(compgen -W 'status sync check peers' -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -W 'status sync check peers' -- "$cur")
 	else
 		compopt -o filenames 2>/dev/null
-		COMPREPLY=($(compgen -d -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 	fi
 }
 complete -F _izoctl izoctl
