@@ -128,15 +128,49 @@ static gboolean queue(IsdPull *p, const struct kml_record *r, const struct izo_g
 
 /* --- rows and places --- */
 
+/* By the server's number, also one that a push of ours has changed meanwhile. */
+static gboolean find_soid(IsdPull *p, struct kml_oid soid, IsdObject *ret, gboolean *ret_found,
+			  GError **error)
+{
+	sqlite3_stmt *st;
+	gint64 id;
+	int rc;
+
+	if (!isd_state_by_soid(p->c->state, soid, ret, ret_found, error))
+		return FALSE;
+	if (*ret_found)
+		return TRUE;
+	rc = isd_sql_row(p->c->state, error, &st,
+			 "SELECT id FROM client_was WHERE sino = ? AND sgen = ?", "iu",
+			 (gint64)soid.ino, soid.gen);
+	if (rc <= 0)
+		return rc == 0;
+	id = sqlite3_column_int64(st, 0);
+	sqlite3_reset(st);
+	return isd_state_by_id(p->c->state, id, ret, ret_found, error);
+}
+
+static gboolean is_old_number(IsdPull *p, struct kml_oid soid)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(p->c->state, NULL, &st,
+			     "SELECT 1 FROM client_was WHERE sino = ? AND sgen = ?", "iu",
+			     (gint64)soid.ino, soid.gen);
+
+	if (rc > 0)
+		sqlite3_reset(st);
+	return rc > 0;
+}
+
 /* The object of a record, also when the record says that it has a new number. */
 static gboolean find_object(IsdPull *p, const struct kml_record *r, IsdObject *ret,
 			    gboolean *ret_found, GError **error)
 {
-	if (!isd_state_by_soid(p->c->state, r->obj, ret, ret_found, error))
+	if (!find_soid(p, r->obj, ret, ret_found, error))
 		return FALSE;
 	if (*ret_found || !(r->flags & KML_F_REPLACED) || !r->has_old)
 		return TRUE;
-	return isd_state_by_soid(p->c->state, r->old, ret, ret_found, error);
+	return find_soid(p, r->old, ret, ret_found, error);
 }
 
 /* A directory that is deleted here and changed on the server comes back. */
@@ -181,7 +215,7 @@ static gboolean find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gbool
 		return FALSE;
 	if (*ret_found)
 		return TRUE;
-	if (!isd_state_by_soid(p->c->state, soid, &o, ret_found, error) || !*ret_found)
+	if (!find_soid(p, soid, &o, ret_found, error) || !*ret_found)
 		return !error || !*error;
 	if (!revive_dir(p, &o, error))
 		return FALSE;
@@ -196,7 +230,7 @@ static gboolean find_name(IsdPull *p, const IsdObject *o, struct kml_oid dir, st
 	g_auto(IsdObject) d = { 0 };
 	gboolean found = FALSE;
 
-	if (text && !isd_state_by_soid(p->c->state, dir, &d, &found, error))
+	if (text && !find_soid(p, dir, &d, &found, error))
 		return FALSE;
 	if (found && !isd_state_lookup(p->c->state, d.id, text, ret, &found, error))
 		return FALSE;
@@ -527,7 +561,7 @@ static gboolean apply_make(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	gboolean found, bound;
 	Item *it;
 
-	if (!r->has_attr || !isd_state_by_soid(p->c->state, r->obj, &o, &found, error))
+	if (!r->has_attr || !find_soid(p, r->obj, &o, &found, error))
 		return !error || !*error;
 	if (found)
 		return TRUE;
@@ -634,7 +668,8 @@ static gboolean closed(IsdClient *c, gpointer item, const struct izo_reint_resul
 	    !isd_push_alias(c, o.oid, o.id, error))
 		return FALSE;
 	o.oid = isd_result_oid(res);
-	o.soid = r->obj;
+	if (!is_old_number(it->p, r->obj))
+		o.soid = r->obj;
 	take_attrs(&o, &r->attr, r->attr.valid | KML_A_SIZE | KML_A_MTIME);
 	o.attr.ctime = isd_result_ctime(res);
 	o.cver = it->op->content_recno;
@@ -1007,7 +1042,7 @@ static gboolean remove_wanted(IsdPull *p, const IsdObject *o, struct kml_oid dir
 	g_auto(IsdName) n = { 0 };
 	gboolean found;
 
-	if (!isd_state_by_soid(p->c->state, dir, &d, &found, error) ||
+	if (!find_soid(p, dir, &d, &found, error) ||
 	    (found && !isd_want_drop_name(p->c, o->id, d.id, text, error)) ||
 	    !isd_want_name_of(p->c, o->id, &n, &found, error))
 		return FALSE;
@@ -1020,7 +1055,7 @@ static gboolean apply_remove(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	g_auto(IsdObject) o = { 0 };
 	gboolean found;
 
-	if (!isd_state_by_soid(p->c->state, r->obj, &o, &found, error))
+	if (!find_soid(p, r->obj, &o, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;
@@ -1083,7 +1118,7 @@ static gboolean apply_link(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	g_auto(IsdPlace) to = { 0 };
 	gboolean found, named, bound;
 
-	if (!isd_state_by_soid(p->c->state, r->obj, &o, &found, error))
+	if (!find_soid(p, r->obj, &o, &found, error))
 		return FALSE;
 	if (found && !find_place(p, r->tparent, &to, &found, error))
 		return FALSE;
@@ -1223,7 +1258,7 @@ static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const I
 	g_auto(IsdObject) from = { 0 }, other = { 0 };
 	gboolean found;
 
-	if (!isd_state_by_soid(p->c->state, r->parent, &from, &found, error))
+	if (!find_soid(p, r->parent, &from, &found, error))
 		return FALSE;
 	if (found && !isd_want_move(p->c, o->id, from.id, name, to->id, tname, error))
 		return FALSE;
@@ -1240,7 +1275,7 @@ static gboolean remove_replaced(IsdPull *p, IsdOp *op, guint tries, GError **err
 
 	if (!op->r.has_old || (op->r.flags & KML_F_EXCHANGE))
 		return TRUE;
-	if (!isd_state_by_soid(p->c->state, op->r.old, &o, &found, error))
+	if (!find_soid(p, op->r.old, &o, &found, error))
 		return FALSE;
 	if (!found || o.attr.nlink > 1)
 		return TRUE;
@@ -1258,7 +1293,7 @@ static gboolean apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	g_auto(IsdPlace) to = { 0 };
 	gboolean found, named;
 
-	if (!isd_state_by_soid(p->c->state, r->obj, &o, &found, error))
+	if (!find_soid(p, r->obj, &o, &found, error))
 		return FALSE;
 	if (!found)
 		return remove_replaced(p, op, tries, error);
@@ -1299,16 +1334,20 @@ static void note_mtime(IsdPull *p, struct kml_oid dir, struct kml_time t)
 				     g_memdup2(&t, sizeof(t)));
 }
 
-static gboolean apply_own(IsdPull *p, const struct kml_record *r, GError **error)
+/* In the order of the log, whoever made them. */
+static void note_mtimes(IsdPull *p)
 {
-	if (r->has_ptime && r->opcode != KML_LINK)
-		note_mtime(p, r->parent, r->ptime);
-	if (r->has_ptime && r->tparent.ino)
-		note_mtime(p, r->tparent, r->tptime);
-	if (r->opcode == KML_SETATTR && r->has_attr && S_ISDIR(r->attr.mode) &&
-	    (!r->attr.valid || (r->attr.valid & KML_A_MTIME)))
-		note_mtime(p, r->obj, r->attr.mtime);
-	return isd_push_settle(p->c, r, error);
+	for (guint i = 0; i < p->recs->len; i++) {
+		const struct kml_record *r = &g_array_index(p->recs, struct kml_record, i);
+
+		if (r->has_ptime && r->opcode != KML_LINK)
+			note_mtime(p, r->parent, r->ptime);
+		if (r->has_ptime && r->tparent.ino)
+			note_mtime(p, r->tparent, r->tptime);
+		if (r->opcode == KML_SETATTR && r->has_attr && S_ISDIR(r->attr.mode) &&
+		    (!r->attr.valid || (r->attr.valid & KML_A_MTIME)))
+			note_mtime(p, r->obj, r->attr.mtime);
+	}
 }
 
 /* What the directory is like at this moment, and where. */
@@ -1345,7 +1384,7 @@ static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GE
 	struct stat st;
 	gboolean found;
 
-	if (!isd_state_by_soid(p->c->state, soid, &o, &found, error))
+	if (!find_soid(p, soid, &o, &found, error))
 		return FALSE;
 	if (found && !stat_dir(p, &o, &n, &at, &st, &found, error))
 		return FALSE;
@@ -1372,6 +1411,7 @@ gboolean isd_pull_set_mtimes(IsdPull *p, GError **error)
 	GHashTableIter it;
 	gpointer soid, t;
 
+	note_mtimes(p);
 	g_hash_table_iter_init(&it, p->mtimes);
 	while (g_hash_table_iter_next(&it, &soid, &t))
 		if (!set_mtime(p, *(struct kml_oid *)soid, *(struct kml_time *)t, error))
@@ -1419,7 +1459,7 @@ gboolean isd_pull_apply(IsdPull *p, IsdOp *op, GError **error)
 	if (!isd_client_begin(p->c, error))
 		return FALSE;
 	if (op->barrier)
-		return apply_own(p, &op->r, error);
+		return isd_push_settle(p->c, &op->r, error);
 	return apply_op(p, op, 0, error);
 }
 

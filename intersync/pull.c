@@ -71,6 +71,8 @@ static gboolean pull_piece_done(IsdPull *p, GError **error)
 	    !isd_client_begin(c, error) ||
 	    !isd_state_set_u64(c->state, "pull_offset", p->piece_next, error) ||
 	    !isd_state_set_u64(c->state, "pull_recno", p->piece_recno, error) ||
+	    !isd_sql_run(c->state, error, "DELETE FROM client_was WHERE upto <= ?", "i",
+			 (gint64)p->piece_recno) ||
 	    !isd_client_commit(c, error))
 		return FALSE;
 	c->pull_offset = p->piece_next;

@@ -29,7 +29,7 @@ struct IsdPull {
 	/* apply_pull.c */
 	IsdBatch	*batch;
 	GHashTable	*touched;	/* objects and names that the batch changes */
-	GHashTable	*mtimes;	/* soid of a directory -> struct kml_time, after own records */
+	GHashTable	*mtimes;	/* soid of a directory -> struct kml_time */
 	GHashTable	*carry;		/* row id -> GArray of IsdSpan that a skipped CLOSE wrote */
 };
 

@@ -437,6 +437,16 @@ static gboolean settle_removed(IsdClient *c, struct kml_oid oid, GError **error)
 	return named || isd_state_drop_object(c->state, o.id, error);
 }
 
+/* Records of the server before this one, still to be pulled, use the old number. */
+static gboolean settle_number(IsdClient *c, const IsdObject *o, struct kml_oid soid, guint64 recno,
+			      GError **error)
+{
+	if (!o->soid.ino || isd_oid_equal(o->soid, soid) || recno <= c->pull_recno)
+		return TRUE;
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_was VALUES(?, ?, ?, ?)",
+			   "iuii", (gint64)o->soid.ino, o->soid.gen, o->id, (gint64)recno);
+}
+
 /* The server has own record r as its record recno, about the object soid. */
 static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean content,
 			     struct kml_oid soid, guint64 recno, GError **error)
@@ -451,8 +461,11 @@ static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean 
 	    (!found && !push_remember_gone(c, r->obj, soid, error)))
 		return FALSE;
 	if (found) {
-		if (soid.ino && (!o.soid.ino || recno >= MAX(o.cver, o.aver)))
+		if (soid.ino && (!o.soid.ino || recno >= MAX(o.cver, o.aver))) {
+			if (!settle_number(c, &o, soid, recno, error))
+				return FALSE;
 			o.soid = soid;
+		}
 		if (makes(r->opcode))
 			o.aver = MAX(o.aver, recno);
 		if (makes(r->opcode) || content)

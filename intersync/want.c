@@ -63,6 +63,8 @@ static const char client_schema[] =
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_gone(ino INTEGER, gen INTEGER, sino INTEGER,"
 	" sgen INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_was(sino INTEGER, sgen INTEGER, id INTEGER,"
+	" upto INTEGER, PRIMARY KEY(sino, sgen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
 
