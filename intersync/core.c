@@ -172,7 +172,18 @@ static IsdCore *open_patiently(const char *dir, int *ret_channel, GError **error
 	}
 }
 
-/* The state is a view of the log: if it is damaged, another one can be made. */
+/*
+ * A client's state also says what the server has of its log, which no log
+ * tells: a new one would send everything again, over newer changes of others.
+ */
+static void cannot_rebuild(IsdCore *core, const char *why, GError **error)
+{
+	g_set_error(error, ISD_ERROR, ISD_ERROR_FATAL,
+		    "%s: the state of the fileset cannot be used (%s): unmount it and take the "
+		    "tree in anew with mkizofs -f; the files stay", core->dir, why);
+}
+
+/* A server's state is a view of the log: if it is damaged, another one can be made. */
 static IsdState *open_state(IsdCore *core, GError **error)
 {
 	g_autoptr(GError) local = NULL;
@@ -182,6 +193,10 @@ static IsdState *open_state(IsdCore *core, GError **error)
 		return s;
 	if (!g_error_matches(local, ISD_ERROR, ISD_ERROR_DAMAGED)) {
 		g_propagate_error(error, g_steal_pointer(&local));
+		return NULL;
+	}
+	if (!core->is_server) {
+		cannot_rebuild(core, local->message, error);
 		return NULL;
 	}
 	isd_log(LOG_WARNING, NULL, 0, "%s; it is made anew, the old one is kept as "
@@ -254,13 +269,13 @@ static const char *unusable(IsdCore *core, const struct klog_header *h, GError *
 static gboolean rebuild(IsdCore *core, const struct klog_header *h, const char *why,
 			GError **error)
 {
-	guint64 objects, bytes;
+	guint64 objects, bytes, pushed = 0;
 
-	if (h->first_recno > 1) {
-		g_set_error(error, ISD_ERROR, ISD_ERROR_FATAL,
-			    "%s: the state of the fileset cannot be used (%s), and the log no "
-			    "longer begins with record 1: unmount it and take the tree in anew "
-			    "with mkizofs -f", core->dir, why);
+	if (!core->is_server &&
+	    !isd_state_get_u64(core->state, "push_recno", &pushed, error))
+		return FALSE;
+	if (h->first_recno > 1 || pushed) {
+		cannot_rebuild(core, why, error);
 		return FALSE;
 	}
 	if (!isd_state_load_base(core->state, core->meta_fd, error) ||

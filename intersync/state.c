@@ -19,6 +19,7 @@
 
 #define STATE_VERSION	1
 #define STATE_FILE	"state.db"
+#define CHECKPOINT_PAGES 1000	/* of the WAL, as SQLite has it */
 #define VFS_NAME	"intersync"
 
 static const char schema[] =
@@ -250,12 +251,36 @@ static gboolean check_version(IsdState *s, GError **error)
 	return FALSE;
 }
 
+/*
+ * In place of SQLite's own checkpoint, which makes the database durable: the
+ * log goes first, so that after a power cut the state does not know of records that are lost.
+ */
+static int checkpoint(void *data, sqlite3 *db, const char *name, int pages)
+{
+	IsdState *s = data;
+	int fd;
+
+	if (pages < CHECKPOINT_PAGES)
+		return SQLITE_OK;
+	fd = openat(s->dirfd, "kml", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (fdatasync(fd) < 0)
+			pages = 0;
+		close(fd);
+	}
+	/* What cannot be done now is done after the next commit. */
+	if (pages)
+		sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	return SQLITE_OK;
+}
+
 static gboolean set_up(IsdState *s, GError **error)
 {
 	sqlite3_busy_timeout(s->db, 10000);
 	sqlite3_extended_result_codes(s->db, 0);
 	if (s->readonly)
 		return exec(s, "PRAGMA cache_size = -2048", error) && check_version(s, error);
+	sqlite3_wal_hook(s->db, checkpoint, s);
 	return exec(s, "PRAGMA journal_mode = WAL;"
 		       "PRAGMA synchronous = NORMAL;"
 		       "PRAGMA cache_size = -6144;"
