@@ -447,6 +447,12 @@ void forget_data(const struct inode *i)
 						 0, 0);
 }
 
+void forget_size(const struct inode *i)
+{
+	if (fs.se && (i->nlookup || i == root_inode))
+		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+}
+
 void forget_name(const struct place *p, const char *name)
 {
 	const struct inode *i = p->inode;

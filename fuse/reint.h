@@ -64,6 +64,8 @@ void entry_is(struct reint_entry *e, const struct stat *st, uint32_t gen);
 void entry_ptime(struct reint_entry *e);
 /* Drop what the kernel has cached of the file's data or attributes. */
 void forget_data(const struct inode *i);
+/* Its attributes alone: waits for nothing. */
+void forget_size(const struct inode *i);
 void forget_name(const struct place *p, const char *name);
 
 /* reint_attr.c */

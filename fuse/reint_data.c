@@ -452,11 +452,15 @@ static int write_into(struct reint_entry *e, int file)
 	if (!err)
 		entry_is(e, &st, e->obj.gen);
 	/*
-	 * Who opens it next must not see the old size.  Nobody has it open, so no
-	 * page of it waits for an answer from us, and this cannot block.
+	 * Who opens it next must not see the old size, even if a lookup that told
+	 * it is still on its way.  Where nobody has it open no page of it waits for an
+	 * answer from us, and this cannot block; the others are told of the size.
 	 */
+	e->inode->changed = true;
 	if (!session_is_open(e->inode))
 		forget_data(e->inode);
+	else
+		forget_size(e->inode);
 	/* Once it has begun it cannot be undone: what is there is logged. */
 	op_done(&e->op);
 out:
