@@ -241,7 +241,9 @@ static void into_create(Coalesce *c, Track *t, guint rec)
 	own(c, rec, t->create);
 	take_content(op, r);
 	op->whole = TRUE;
-	op->r.obj = r->obj;
+	/* it is made under its last number: so it is called in what was between */
+	for (guint i = 0; i < t->all->len; i++)
+		op_at(c, g_array_index(t->all, guint, i))->r.obj = r->obj;
 	merge_attrs(&op->r.attr, &r->attr, bits_of(r));
 	t->content = t->create;
 }
