@@ -173,6 +173,11 @@ void dir_lock_shared(uint64_t ino);
 void dir_unlock(uint64_t ino);
 void dir_lock2(uint64_t a, uint64_t b);
 void dir_unlock2(uint64_t a, uint64_t b);
+/* More than two: their stripes, sorted, each once; how many are left. */
+unsigned int dir_stripe(uint64_t ino);
+unsigned int dir_stripes(unsigned int *stripes, unsigned int n);
+void dir_lock_stripes(const unsigned int *stripes, unsigned int n);
+void dir_unlock_stripes(const unsigned int *stripes, unsigned int n);
 void file_lock(uint64_t ino);
 void file_lock_shared(uint64_t ino);
 void file_unlock(uint64_t ino);

@@ -15,6 +15,7 @@
 #include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -61,6 +62,45 @@ void dir_unlock2(uint64_t a, uint64_t b)
 	pthread_rwlock_unlock(&dirs[x]);
 	if (x != y)
 		pthread_rwlock_unlock(&dirs[y]);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const unsigned int x = *(const unsigned int *) a, y = *(const unsigned int *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+unsigned int dir_stripes(unsigned int *stripes, unsigned int n)
+{
+	unsigned int k, used = 0;
+
+	qsort(stripes, n, sizeof(*stripes), by_number);
+	for (k = 0; k < n; k++)
+		if (!used || stripes[used - 1] != stripes[k])
+			stripes[used++] = stripes[k];
+	return used;
+}
+
+unsigned int dir_stripe(uint64_t ino)
+{
+	return stripe(ino);
+}
+
+void dir_lock_stripes(const unsigned int *stripes, unsigned int n)
+{
+	unsigned int k;
+
+	for (k = 0; k < n; k++)
+		pthread_rwlock_wrlock(&dirs[stripes[k]]);
+}
+
+void dir_unlock_stripes(const unsigned int *stripes, unsigned int n)
+{
+	unsigned int k;
+
+	for (k = 0; k < n; k++)
+		pthread_rwlock_unlock(&dirs[stripes[k]]);
 }
 
 void file_lock(uint64_t ino)

@@ -367,6 +367,8 @@ static int recover_close(struct flight *f)
 	if (f->r.flags & KML_F_REPLACED) {
 		if (!name_is(f->dirfd, f->name, &f->r.obj))
 			return 0;
+		err = aliases_redo(f->dirfd, f->name, &f->r);
+		f->r.aliases_len = 0;
 	} else if (f->fd < 0) {
 		return 0;
 	} else if (f->flags & LML_F_REINT) {
@@ -612,6 +614,8 @@ int recover(void)
 		err = replay_openw(journal.next_seq);
 	if (!err)
 		err = start_anew(clean);
+	if (!err)
+		reint_clean();
 	if (err)
 		complain("%s: its log cannot be recovered: %s", fs.opt.source, strerror(-err));
 	return err;

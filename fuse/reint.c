@@ -122,6 +122,8 @@ static bool entry_ok(const struct izo_reint_entry *head, const struct kml_record
 		return false;
 	if (needs_target(r) && (!path_ok(&r->tdir) || !r->tname.ptr))
 		return false;
+	if (r->aliases_len && r->opcode != KML_CLOSE)
+		return false;
 	if (r->data.ptr && (r->file.ptr || r->data.len != r->attr.size))
 		return false;
 	return !patch || (r->opcode == KML_CLOSE && r->file.ptr && r->has_ranges);
@@ -166,7 +168,7 @@ static int open_below(int dirfd, const char *path)
 }
 
 /* Walk a path of any length, a piece at a time; path is "/a/b", or "/". */
-static int walk(const char *path, size_t len)
+int reint_walk(const char *path, size_t len)
 {
 	char piece[PIECE + 256];
 	int fd = fcntl(fs.root_fd, F_DUPFD_CLOEXEC, 0), next;
@@ -205,7 +207,7 @@ static bool first_is(const char *path, size_t len, const char *name)
 }
 
 /* Leave the place: its mtime is set now if nobody else changed the directory. */
-static void place_clear(struct place *p)
+void place_clear(struct place *p)
 {
 	struct stat st;
 
@@ -226,14 +228,14 @@ static void place_clear(struct place *p)
 	p->fd = -1;
 }
 
-static int place_open(struct place *p, const struct kml_str *dir)
+int place_open(struct place *p, const struct kml_str *dir)
 {
 	struct stat st;
 	int err;
 
 	if (first_is(dir->ptr, dir->len, META_DIR) || first_is(dir->ptr, dir->len, LOST_FOUND))
 		return -ENOENT;
-	p->fd = walk(dir->ptr, dir->len);
+	p->fd = reint_walk(dir->ptr, dir->len);
 	if (p->fd < 0)
 		return p->fd;
 	p->path = malloc(dir->len);
@@ -426,6 +428,22 @@ void entry_ptime(struct reint_entry *e)
 		due(t, &e->r.tptime);
 	if (one_dir)
 		p->mtime_due = false;
+}
+
+void place_keep_mtime(struct place *p, const struct timespec *was)
+{
+	struct kml_time t;
+	struct stat st;
+
+	if (p->mtime_due && p->seen.tv_sec == was->tv_sec && p->seen.tv_nsec == was->tv_nsec)
+		t = p->mtime;
+	else
+		time_from_ts(&t, was);
+	if (fstatat(p->fd, "", &st, AT_EMPTY_PATH) != 0)
+		return;
+	p->mtime_due = true;
+	p->mtime = t;
+	p->seen = st.st_mtim;
 }
 
 static void result_of_name(struct reint_entry *e)
@@ -702,6 +720,7 @@ static void tell_kernel(struct reint_entry *e)
 	case KML_CLOSE:
 		/* waits for lookups on their way, so that there is an inode to tell */
 		forget_name(&run->place, e->name);
+		aliases_tell_kernel(e);
 		if (e->inode)
 			forget_data(e->inode);
 		return;
@@ -748,21 +767,43 @@ static int enter_places(struct reint_entry *e)
 	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP || err == -EXDEV ? -ESTALE : err;
 }
 
+static int entry_with_aliases(struct reint_entry *e)
+{
+	unsigned int *stripes, n;
+	int err = aliases_open(e);
+
+	if (!err)
+		err = aliases_lock(e, &stripes, &n);
+	if (err)
+		return err;
+	err = entry_locked(e);
+	dir_unlock_stripes(stripes, n);
+	free(stripes);
+	return err;
+}
+
+static int entry_with_names(struct reint_entry *e)
+{
+	const struct reint_run *run = e->run;
+	const uint64_t dir = run->place.inode->ino;
+	const uint64_t tdir = needs_target(&e->r) ? run->tplace.inode->ino : dir;
+	int err;
+
+	dir_lock2(dir, tdir);
+	err = entry_locked(e);
+	dir_unlock2(dir, tdir);
+	return err;
+}
+
 static int entry_apply(struct reint_entry *e)
 {
-	struct reint_run *run = e->run;
-	uint64_t dir, tdir;
 	int err = enter_places(e);
 
 	if (err)
 		return err;
 	if (e->r.opcode == KML_CLOSE)
 		writer_wait();
-	dir = run->place.inode->ino;
-	tdir = needs_target(&e->r) ? run->tplace.inode->ino : dir;
-	dir_lock2(dir, tdir);
-	err = entry_locked(e);
-	dir_unlock2(dir, tdir);
+	err = e->r.aliases_len ? entry_with_aliases(e) : entry_with_names(e);
 	if (!err) {
 		fault("reint-mid");
 		tell_kernel(e);
@@ -793,6 +834,7 @@ static int entry_run(struct reint_run *run, unsigned int index, const struct izo
 	copy_name(e->name, &r->name);
 	copy_name(e->tname, &r->tname);
 	err = entry_apply(e);
+	aliases_close(e);
 	found_clear(&e->obj);
 	found_clear(&e->target);
 	if (e->inode)

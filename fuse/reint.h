@@ -30,6 +30,12 @@ struct found {
 	int		fd;		/* O_PATH, -1 */
 };
 
+/* One more name of the object that CLOSE is about. */
+struct alias {
+	struct place	place;
+	char		name[256];
+};
+
 struct reint_run {
 	bool			log;
 	struct place		place, tplace;
@@ -44,6 +50,8 @@ struct reint_entry {
 	struct kml_record	r;
 	char			name[256], tname[256];	/* terminated */
 	struct found		obj, target;
+	struct alias		*aliases;
+	unsigned int		n_aliases;
 	struct inode		*inode;		/* of obj, referenced; for what is not made here */
 	struct op		op;
 	struct izo_reint_result	*result;
@@ -51,6 +59,10 @@ struct reint_entry {
 
 /* reint.c */
 
+int place_open(struct place *p, const struct kml_str *dir);
+void place_clear(struct place *p);
+/* New content is no change of a directory: its mtime stays what it was. */
+void place_keep_mtime(struct place *p, const struct timespec *was);
 void found_clear(struct found *f);
 /* What name is in dirfd now ("" for the directory itself). */
 int find_name(int dirfd, const char *name, struct found *ret_f);
@@ -67,6 +79,28 @@ void forget_data(const struct inode *i);
 /* Its attributes alone: waits for nothing. */
 void forget_size(const struct inode *i);
 void forget_name(const struct place *p, const char *name);
+
+/* A directory's O_PATH descriptor by its path from the root, of any length. */
+int reint_walk(const char *path, size_t len);
+
+/* reint_alias.c: the other names of an object that gets a new inode */
+
+int aliases_open(struct reint_entry *e);
+void aliases_close(struct reint_entry *e);
+/* Lock the entry's directories, as reint.c does for entries without aliases. */
+int aliases_lock(struct reint_entry *e, unsigned int **ret_stripes, unsigned int *ret_n);
+/* All names are these, and lead to the object: 0 or -ESTALE. */
+int aliases_check(const struct reint_entry *e);
+/* The new inode, called from in incoming/, gets a name there for each alias ... */
+int aliases_prepare(const struct reint_entry *e, const char *from);
+void aliases_unprepare(const struct reint_entry *e);
+/* ... which then replaces it; only renames over what is there. */
+void aliases_move(struct reint_entry *e);
+void aliases_tell_kernel(const struct reint_entry *e);
+/* After a crash: the names that still lead to old follow the one in dirfd. */
+int aliases_redo(int dirfd, const char *name, const struct kml_record *r);
+/* Remove what a crash left in incoming/. */
+void reint_clean(void);
 
 /* reint_attr.c */
 

@@ -259,23 +259,6 @@ static void record_ranges(struct reint_entry *e)
 	attr_from_stat(&r->old_attr, &e->obj.st);
 }
 
-/* New content is no change of the directory: its mtime stays what it was. */
-static void keep_mtime(struct place *p, const struct timespec *was)
-{
-	struct kml_time t;
-	struct stat st;
-
-	if (p->mtime_due && p->seen.tv_sec == was->tv_sec && p->seen.tv_nsec == was->tv_nsec)
-		t = p->mtime;
-	else
-		time_from_ts(&t, was);
-	if (fstatat(p->fd, "", &st, AT_EMPTY_PATH) != 0)
-		return;
-	p->mtime_due = true;
-	p->mtime = t;
-	p->seen = st.st_mtim;
-}
-
 /* The finished inode at fd, called from in incoming/, gets the entry's name. */
 static int put_in_place(struct reint_entry *e, int fd, const char *from, bool replaces)
 {
@@ -299,6 +282,8 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	e->op.redo = true;
 	e->op.r.xattrs = e->r.xattrs;
 	e->op.r.xattrs_len = e->r.xattrs_len;
+	e->op.r.aliases = e->r.aliases;
+	e->op.r.aliases_len = replaces ? e->r.aliases_len : 0;
 	err = op_begin(&e->op);
 	if (err)
 		return err;
@@ -307,10 +292,13 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 		op_abort(&e->op);
 		return err;
 	}
+	fault("reint-replaced");
+	aliases_move(e);
+	e->op.r.aliases_len = 0;
 	if (fstat(fd, &st) == 0)
 		entry_is(e, &st, gen);
 	if (replaces)
-		keep_mtime(p, &dir.st_mtim);
+		place_keep_mtime(p, &dir.st_mtim);
 	else
 		entry_ptime(e);
 	op_done(&e->op);
@@ -343,9 +331,13 @@ static int replace_with(struct reint_entry *e, int fd, const char *name)
 	(void) inode_keep_fd(e->inode);
 	err = dress(e, fd);
 	if (!err)
+		err = aliases_prepare(e, name);
+	if (!err)
 		err = put_in_place(e, fd, name, true);
-	if (err)
+	if (err) {
+		aliases_unprepare(e);
 		return err;
+	}
 	inode_clear_name(e->inode, e->run->place.inode, e->name);
 	e->inode->gone = true;
 	return 0;
@@ -498,6 +490,18 @@ static int write_data_into(struct reint_entry *e)
 	return err;
 }
 
+static int replace(struct reint_entry *e, bool patch)
+{
+	if (patch)
+		return replace_by_patched(e, false);
+	return e->r.data.ptr ? replace_by_data(e) : replace_by_file(e);
+}
+
+/*
+ * A new inode keeps readers on the old one, but all names have to be known.
+ * Where nobody has the file open, writing into it does as well: who opens it
+ * waits, and that is cheaper for a patch, unless it can be cloned.
+ */
 int reint_close(struct reint_entry *e)
 {
 	const bool patch = e->flags & IZO_RE_PATCH;
@@ -507,10 +511,13 @@ int reint_close(struct reint_entry *e)
 		return -ENOENT;
 	if (!S_ISREG(e->obj.st.st_mode))
 		return -EISDIR;
-	if (!patch && e->obj.st.st_nlink == 1)
-		return e->r.data.ptr ? replace_by_data(e) : replace_by_file(e);
-	if (patch && e->obj.st.st_nlink == 1) {
-		err = replace_by_patched(e, !session_is_open(e->inode));
+	err = aliases_check(e);
+	if (err)
+		return err;
+	if (session_is_open(e->inode))
+		return e->obj.st.st_nlink == 1 + e->n_aliases ? replace(e, patch) : -EBUSY;
+	if (e->obj.st.st_nlink == 1) {
+		err = patch ? replace_by_patched(e, true) : replace(e, false);
 		if (err != -EOPNOTSUPP)
 			return err;
 	}

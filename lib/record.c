@@ -217,6 +217,26 @@ static bool xattrs_ok(const struct kml_record *r)
 	return true;
 }
 
+static bool alias_ok(const char *p, size_t len)
+{
+	return len > 1 && path_ok(p, len);
+}
+
+static bool aliases_ok(const struct kml_record *r)
+{
+	size_t pos, len, next;
+	unsigned int type;
+
+	for (pos = 0; pos < r->aliases_len; pos = next) {
+		if (!item_at(r->aliases, pos, r->aliases_len, &type, &len, &next))
+			return false;
+		if (type != KML_I_ALIAS ||
+		    !alias_ok((const char *) r->aliases + pos + sizeof(struct kml_item), len))
+			return false;
+	}
+	return true;
+}
+
 /* Encoding */
 
 /* Where the next item goes.  buf NULL: only count. */
@@ -355,6 +375,7 @@ static void put_items(struct out *o, const struct kml_record *r)
 		put_version(o, r);
 	if (r->ref_own)
 		put_ref(o, r);
+	put(o, r->aliases, r->aliases_len);
 }
 
 static void put_head(struct out *o, const struct kml_record *r, size_t len)
@@ -405,7 +426,7 @@ static bool strs_ok(const struct kml_record *r)
 
 static bool record_ok(const struct kml_record *r)
 {
-	return strs_ok(r) && time_ok(&r->time) && xattrs_ok(r) &&
+	return strs_ok(r) && time_ok(&r->time) && xattrs_ok(r) && aliases_ok(r) &&
 	       (!r->has_attr || attr_ok(&r->attr)) &&
 	       (!r->has_old || attr_ok(&r->old_attr)) &&
 	       (!r->has_ranges || ranges_ok(r)) &&
@@ -528,6 +549,20 @@ static bool get_xattr(struct kml_record *r, const char *p, size_t len)
 	return true;
 }
 
+static bool get_alias(struct kml_record *r, const char *p, size_t len)
+{
+	const char *item = p - sizeof(struct kml_item);
+
+	if (!alias_ok(p, len))
+		return false;
+	if (!r->aliases)
+		r->aliases = item;
+	else if ((const char *) r->aliases + r->aliases_len != item)
+		return false;
+	r->aliases_len += sizeof(struct kml_item) + align8(len);
+	return true;
+}
+
 static bool get_ranges(struct kml_record *r, const char *p, size_t len)
 {
 	if (r->has_ranges || len % sizeof(struct kml_range) ||
@@ -620,6 +655,8 @@ static bool get_item(struct kml_record *r, unsigned int type, const char *p, siz
 		return get_version(r, p, len);
 	case KML_I_REF:
 		return get_ref(r, p, len);
+	case KML_I_ALIAS:
+		return get_alias(r, p, len);
 	default:
 		return true;
 	}
@@ -753,6 +790,32 @@ bool kml_xattr_next(const void *blob, size_t len, size_t *pos,
 		return false;
 	*pos = next;
 	return true;
+}
+
+ssize_t kml_alias_put(void *buf, size_t size, const char *path, size_t len)
+{
+	const size_t whole = sizeof(struct kml_item) + align8(len);
+	struct out o = { buf, 0 };
+
+	if (!alias_ok(path, len))
+		return -EINVAL;
+	if (buf && whole > size)
+		return -ENOSPC;
+	put_item(&o, KML_I_ALIAS, path, len);
+	return whole;
+}
+
+bool kml_alias_next(const void *blob, size_t len, size_t *pos, struct kml_str *ret_path)
+{
+	size_t item_len, next;
+	unsigned int type;
+
+	if (*pos >= len || !item_at(blob, *pos, len, &type, &item_len, &next))
+		return false;
+	ret_path->ptr = (const char *) blob + *pos + sizeof(struct kml_item);
+	ret_path->len = item_len;
+	*pos = next;
+	return type == KML_I_ALIAS && alias_ok(ret_path->ptr, item_len);
 }
 
 void kml_range_get(const struct kml_record *r, unsigned int i,

@@ -75,6 +75,8 @@ struct kml_record {
 	uint8_t		origin_replica[16];
 	uint64_t	origin_recno;
 	struct kml_oid	origin_obj;
+	const void	*aliases;	/* raw KML_I_ALIAS items: channel only */
+	size_t		aliases_len;
 	/* wire and channel only */
 	struct kml_str	data, file;
 	uint64_t	version_content, version_attr;
@@ -110,6 +112,13 @@ ssize_t kml_xattr_put(void *buf, size_t size, const char *name, size_t name_len,
 /* Step through a blob: *pos starts at 0; false at the end. */
 bool kml_xattr_next(const void *blob, size_t len, size_t *pos,
 		    struct kml_str *ret_name, struct kml_str *ret_value);
+
+/*
+ * Alias blobs (r->aliases): append the path of one more name ("/a/b"), as
+ * kml_xattr_put(); step through them as kml_xattr_next().
+ */
+ssize_t kml_alias_put(void *buf, size_t size, const char *path, size_t len);
+bool kml_alias_next(const void *blob, size_t len, size_t *pos, struct kml_str *ret_path);
 
 /* Range i of a decoded record in the host's byte order. */
 void kml_range_get(const struct kml_record *r, unsigned int i,

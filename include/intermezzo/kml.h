@@ -117,6 +117,7 @@ enum kml_item_type {
 	KML_I_FILE	= 129,	/* name of a finished file in incoming/ */
 	KML_I_VERSION	= 130,	/* struct kml_version */
 	KML_I_REF	= 131,	/* struct kml_ref: whose numbers ino, parent_ino, tparent_ino are */
+	KML_I_ALIAS	= 132,	/* CLOSE: path of another name of the object; may repeat */
 };
 
 struct kml_attr {

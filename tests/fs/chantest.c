@@ -1190,14 +1190,20 @@ static void check_version(void)
 	Z(close(fd));
 }
 
-static void replace_by(int how, char letter)
+static void replace_by(int how, char letter, const char *alias)
 {
 	static char buf[100000];
 	size_t len = 20000 + (letter - 'a') * 1000;
 	struct kml_range range = { 0, htole64(len) };
 	struct kml_record r = record(KML_CLOSE, "f");
 	struct izo_guard g = guard("f", INO);
+	static char blob[2 * PATH_MAX], path[2 * PATH_MAX];
 
+	if (alias) {
+		snprintf(path, sizeof(path), "%s/%s", here, alias);
+		r.aliases = blob;
+		r.aliases_len = Z(kml_alias_put(blob, sizeof(blob), path, strlen(path)));
+	}
 	memset(buf, letter, len);
 	r.attr.size = len;
 	r.attr.valid = KML_A_SIZE | KML_A_MTIME;
@@ -1235,7 +1241,7 @@ static void atomic_for_readers(bool two_names)
 				check_version();
 	}
 	for (int i = 0; i < 240; i++)
-		replace_by(i % 3, 'a' + i % 20);
+		replace_by(i % 3, 'a' + i % 20, two_names ? "other" : NULL);
 	for (int i = 0; i < 2; i++) {
 		int status;
 
