@@ -195,7 +195,8 @@ daemon()
 # alive PID: and not just waiting to be reaped
 alive()
 {
-	[ -d "/proc/$1" ] && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
+	[ -n "$1" ] && [ -d "/proc/$1" ] &&
+		! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
 # Wait until a process has ended (at most 20 s).
