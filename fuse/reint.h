@@ -32,7 +32,8 @@ struct found {
 
 /* One more name of the object that CLOSE is about. */
 struct alias {
-	struct place	place;
+	struct place	own;
+	struct place	*place;		/* own, or another's of the same directory */
 	char		name[256];
 };
 

@@ -45,6 +45,21 @@ static unsigned int count(const struct kml_record *r)
 	return n;
 }
 
+/* One place for each directory: that is what keeps its mtime. */
+static void share_place(struct reint_entry *e, struct alias *a)
+{
+	struct alias *b;
+
+	a->place = &a->own;
+	if (a->own.inode == e->run->place.inode)
+		a->place = &e->run->place;
+	for (b = e->aliases; b < a; b++)
+		if (b->place->inode == a->own.inode)
+			a->place = b->place;
+	if (a->place != &a->own)
+		place_clear(&a->own);
+}
+
 int aliases_open(struct reint_entry *e)
 {
 	struct kml_str path, dir;
@@ -58,11 +73,12 @@ int aliases_open(struct reint_entry *e)
 		struct alias *a = &e->aliases[e->n_aliases];
 
 		split(&path, &dir, a->name);
-		err = place_open(&a->place, &dir);
+		err = place_open(&a->own, &dir);
 		if (err)
 			break;
+		share_place(e, a);
 		e->n_aliases++;
-		if (name_hidden(a->place.inode, a->name))
+		if (name_hidden(a->place->inode, a->name))
 			err = -ENOENT;
 	}
 	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP || err == -EXDEV ? -ESTALE : err;
@@ -73,7 +89,7 @@ void aliases_close(struct reint_entry *e)
 	unsigned int n;
 
 	for (n = 0; n < e->n_aliases; n++)
-		place_clear(&e->aliases[n].place);
+		place_clear(&e->aliases[n].own);
 	free(e->aliases);
 	e->aliases = NULL;
 	e->n_aliases = 0;
@@ -86,7 +102,7 @@ int aliases_lock(struct reint_entry *e, unsigned int **ret_stripes, unsigned int
 	if (!stripes)
 		return -ENOMEM;
 	for (n = 0; n < e->n_aliases; n++)
-		stripes[n] = dir_stripe(e->aliases[n].place.inode->ino);
+		stripes[n] = dir_stripe(e->aliases[n].place->inode->ino);
 	stripes[n++] = dir_stripe(e->run->place.inode->ino);
 	n = dir_stripes(stripes, n);
 	dir_lock_stripes(stripes, n);
@@ -97,7 +113,7 @@ int aliases_lock(struct reint_entry *e, unsigned int **ret_stripes, unsigned int
 
 static bool same_name(const struct place *p, const char *name, const struct alias *b)
 {
-	return p->inode == b->place.inode && strcmp(name, b->name) == 0;
+	return p->inode == b->place->inode && strcmp(name, b->name) == 0;
 }
 
 int aliases_check(const struct reint_entry *e)
@@ -108,11 +124,11 @@ int aliases_check(const struct reint_entry *e)
 	for (n = 0; n < e->n_aliases; n++) {
 		const struct alias *a = &e->aliases[n];
 
-		if (fstatat(a->place.fd, a->name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		if (fstatat(a->place->fd, a->name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
 		    st.st_ino != e->obj.st.st_ino || same_name(&e->run->place, e->name, a))
 			return -ESTALE;
 		for (k = 0; k < n; k++)
-			if (same_name(&a->place, a->name, &e->aliases[k]))
+			if (same_name(a->place, a->name, &e->aliases[k]))
 				return -ESTALE;
 	}
 	return 0;
@@ -151,14 +167,14 @@ void aliases_move(struct reint_entry *e)
 
 	for (n = 0; n < e->n_aliases; n++) {
 		struct alias *a = &e->aliases[n];
-		const bool known = fstatat(a->place.fd, "", &dir, AT_EMPTY_PATH) == 0;
+		const bool known = fstatat(a->place->fd, "", &dir, AT_EMPTY_PATH) == 0;
 
 		temp_name(temp, n);
-		if (renameat(fs.incoming_fd, temp, a->place.fd, a->name) != 0)
+		if (renameat(fs.incoming_fd, temp, a->place->fd, a->name) != 0)
 			complain("%s: %s: a name of a replaced file could not be moved: %s",
 				 fs.opt.source, a->name, strerror(errno));
 		else if (known)
-			place_keep_mtime(&a->place, &dir.st_mtim);
+			place_keep_mtime(a->place, &dir.st_mtim);
 	}
 }
 
@@ -167,7 +183,7 @@ void aliases_tell_kernel(const struct reint_entry *e)
 	unsigned int n;
 
 	for (n = 0; n < e->n_aliases; n++)
-		forget_name(&e->aliases[n].place, e->aliases[n].name);
+		forget_name(e->aliases[n].place, e->aliases[n].name);
 }
 
 static int redo_one(int dirfd, const char *name, const struct kml_str *path, uint64_t old)

@@ -515,7 +515,7 @@ int reint_close(struct reint_entry *e)
 	if (err)
 		return err;
 	if (session_is_open(e->inode))
-		return e->obj.st.st_nlink == 1 + e->n_aliases ? replace(e, patch) : -EBUSY;
+		return e->obj.st.st_nlink == 1 + e->n_aliases ? replace(e, patch) : -ESTALE;
 	if (e->obj.st.st_nlink == 1) {
 		err = patch ? replace_by_patched(e, true) : replace(e, false);
 		if (err != -EOPNOTSUPP)

@@ -748,10 +748,15 @@ static gboolean queue_close(IsdPull *p, IsdOp *op, const IsdObject *o, const Isd
 	};
 	g_auto(IsdPlace) at = { 0 };
 	g_autofree struct kml_range *ranges = NULL;
+	g_autoptr(GBytes) aliases = NULL;
 	gboolean found;
 
 	if (!isd_place_by_id(p->c, n->parent, &at, &found, error) || !found)
 		return !error || !*error;
+	if (!isd_state_aliases(p->c->state, o, n->parent, n->name, &aliases, error))
+		return FALSE;
+	if (aliases)
+		r.aliases = g_bytes_get_data(aliases, &r.aliases_len);
 	isd_place_source(&r, &at, n->name);
 	r.attr.size = t->size;
 	r.attr.valid |= KML_A_SIZE | KML_A_MTIME;

@@ -19,6 +19,7 @@ void isd_deed_clear(IsdDeed *d)
 	g_clear_pointer(&d->tdir, g_free);
 	g_clear_pointer(&d->name, g_free);
 	g_clear_pointer(&d->file, g_free);
+	g_clear_pointer(&d->aliases, g_bytes_unref);
 	if (d->upload >= 0)
 		close(d->upload);
 	d->upload = -1;
@@ -276,6 +277,10 @@ static int judge_close(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	else if (err)
 		return err;
 	d->guard = isd_guard_object(&o, IZO_G_CTIME | IZO_G_NOWRITER);
+	if (!isd_state_aliases(j->core->state, &o, d->parent, d->name, &d->aliases, &j->error))
+		return ISD_JUDGE_BROKEN;
+	if (d->aliases)
+		d->r.aliases = g_bytes_get_data(d->aliases, &d->r.aliases_len);
 	return use_content(j, r, d);
 }
 
@@ -400,6 +405,8 @@ static void begin_deed(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	d->r.ref_own = 0;
 	d->r.seq = 0;
 	d->r.file = (struct kml_str) { 0 };
+	d->r.aliases = NULL;
+	d->r.aliases_len = 0;
 	d->r.has_origin = true;
 	memcpy(d->r.origin_replica, j->peer, 16);
 	d->r.origin_recno = r->recno;

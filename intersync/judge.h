@@ -25,6 +25,7 @@ typedef struct {
 	struct izo_guard	guard, tguard;
 	guint32			flags;		/* IZO_RE_* */
 	char			*dir, *tdir, *name, *file;
+	GBytes			*aliases;
 	int			upload;		/* locked until it is done, or -1 */
 	/* What it uses, rows of the state, 0: nothing. */
 	gint64			obj, old, parent, tparent;

@@ -374,6 +374,63 @@ char *isd_state_path(IsdState *s, gint64 id, GError **error)
 	return g_string_free(g_steal_pointer(&path), FALSE);
 }
 
+static gboolean names_of(IsdState *s, gint64 id, GArray *ret, GError **error)
+{
+	sqlite3_stmt *st = NULL;
+	int rc = isd_sql_row(s, error, &st, "SELECT parent, name, id, ver, lver FROM name"
+			     " WHERE id = ?", "i", id);
+
+	while (rc > 0) {
+		IsdName n = { 0 };
+
+		get_name(st, &n);
+		g_array_append_val(ret, n);
+		rc = isd_sql_next(s, st, error);
+	}
+	return rc == 0;
+}
+
+static gboolean add_alias(IsdState *s, const IsdName *n, GByteArray *blob, GError **error)
+{
+	g_autofree char *dir = isd_state_path(s, n->parent, error), *path = NULL;
+	gsize at = blob->len;
+	gssize len;
+
+	if (!dir)
+		return FALSE;
+	path = g_strconcat(strcmp(dir, "/") ? dir : "", "/", n->name, NULL);
+	len = kml_alias_put(NULL, 0, path, strlen(path));
+	if (len < 0 || at + len > KML_REC_MAX / 2)
+		return TRUE;
+	g_byte_array_set_size(blob, at + len);
+	kml_alias_put(blob->data + at, len, path, strlen(path));
+	return TRUE;
+}
+
+gboolean isd_state_aliases(IsdState *s, const IsdObject *o, gint64 parent, const char *name,
+			   GBytes **ret, GError **error)
+{
+	g_autoptr(GByteArray) blob = g_byte_array_new();
+	g_autoptr(GArray) names = g_array_new(FALSE, FALSE, sizeof(IsdName));
+
+	*ret = NULL;
+	if (o->attr.nlink < 2)
+		return TRUE;
+	g_array_set_clear_func(names, (GDestroyNotify)isd_name_clear);
+	if (!names_of(s, o->id, names, error))
+		return FALSE;
+	for (guint i = 0; i < names->len; i++) {
+		const IsdName *n = &g_array_index(names, IsdName, i);
+
+		if ((n->parent != parent || strcmp(n->name, name)) &&
+		    !add_alias(s, n, blob, error))
+			return FALSE;
+	}
+	if (blob->len)
+		*ret = g_byte_array_free_to_bytes(g_steal_pointer(&blob));
+	return TRUE;
+}
+
 gboolean isd_state_is_empty_dir(IsdState *s, gint64 id, gboolean *ret, GError **error)
 {
 	sqlite3_stmt *st;

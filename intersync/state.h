@@ -113,6 +113,12 @@ gboolean isd_state_lookup(IsdState *s, gint64 parent, const char *name, IsdName 
 gboolean isd_state_a_name(IsdState *s, gint64 id, IsdName *ret, gboolean *ret_found, GError **error);
 /* "/a/b" of a directory's row ("/" for the root); NULL if it hangs nowhere. */
 char *isd_state_path(IsdState *s, gint64 id, GError **error);
+/*
+ * The object's names but for (parent, name), as a blob of KML_I_ALIAS items: how REINT
+ * gives new content to all of them.  NULL when there is none.
+ */
+gboolean isd_state_aliases(IsdState *s, const IsdObject *o, gint64 parent, const char *name,
+			   GBytes **ret, GError **error);
 gboolean isd_state_is_empty_dir(IsdState *s, gint64 id, gboolean *ret, GError **error);
 gboolean isd_state_counts(IsdState *s, guint64 *ret_objects, guint64 *ret_bytes, GError **error);
 

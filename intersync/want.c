@@ -432,6 +432,7 @@ static gboolean want_add_close(IsdWant *w, WantItem *it, const IsdContent *t, GE
 		.opcode = KML_CLOSE, .flags = KML_F_RANGES_ALL, .obj = it->obj.oid,
 		.attr = it->obj.attr, .has_attr = true,
 	};
+	g_autoptr(GBytes) aliases = NULL;
 	g_auto(IsdName) n = { 0 };
 	gboolean found;
 
@@ -444,6 +445,10 @@ static gboolean want_add_close(IsdWant *w, WantItem *it, const IsdContent *t, GE
 		want_item_free(it);
 		return TRUE;
 	}
+	if (!isd_state_aliases(w->c->state, &it->obj, n.parent, n.name, &aliases, error))
+		return FALSE;
+	if (aliases)
+		r.aliases = g_bytes_get_data(aliases, &r.aliases_len);
 	r.attr.valid = KML_A_SIZE | KML_A_MTIME;
 	isd_place_source(&r, &w->place, n.name);
 	want_content(&r, t);
