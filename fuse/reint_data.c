@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -259,6 +261,21 @@ static void record_ranges(struct reint_entry *e)
 	attr_from_stat(&r->old_attr, &e->obj.st);
 }
 
+/*
+ * A crash could cost both versions if the new one had its name before its data
+ * is written.  ext4 and btrfs see to that themselves when a rename replaces.
+ */
+static int data_first(int fd)
+{
+	struct statfs st;
+
+	if (fstatfs(fd, &st) == 0 && ((uint32_t) st.f_type == EXT4_SUPER_MAGIC ||
+				      (uint32_t) st.f_type == BTRFS_SUPER_MAGIC ||
+				      (uint32_t) st.f_type == TMPFS_MAGIC))
+		return 0;
+	return fdatasync(fd) ? -errno : 0;
+}
+
 /* The finished inode at fd, called from in incoming/, gets the entry's name. */
 static int put_in_place(struct reint_entry *e, int fd, const char *from, bool replaces)
 {
@@ -271,6 +288,8 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	if (fstat(fd, &st) != 0 || fstatat(p->fd, "", &dir, AT_EMPTY_PATH) != 0)
 		return -errno;
 	err = handle_get(fd, "", &h, &gen);
+	if (!err && replaces)
+		err = data_first(fd);
 	if (err)
 		return err;
 	entry_op(e, e->r.opcode);
