@@ -192,6 +192,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	file_lock_shared(f->inode->ino);
 	n = session_change(f->inode, f->fd, off, size, &change);
 	if (n == 0) {
+		change.mapped = fi->writepage;
 		n = write_all(f->fd, buf, size, off);
 		session_changed(f->inode, req, &change);
 	}

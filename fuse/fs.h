@@ -112,6 +112,7 @@ struct inode {
 	struct session	*session;
 	uint32_t	writers;	/* open for write */
 	uint32_t	readers;	/* open for reading only */
+	bool		flushed;	/* a writer's descriptor was closed since the last write() */
 	_Atomic int8_t	default_acl;	/* directory: 1 has one, 0 has none, -1 unknown */
 	bool		meta;		/* .intermezzo or below: never logged */
 	_Atomic bool	gone;		/* REINT replaced or removed it */
@@ -322,6 +323,7 @@ int xattr_items(int fd, bool only_acl, void **ret_items, size_t *ret_len);
 /* Between session_change() and session_changed(). */
 struct change {
 	unsigned int	generation;
+	bool		mapped;		/* pages written back, not a write() */
 	uint64_t	off, len;
 };
 

@@ -28,7 +28,6 @@ struct range {
 
 struct session {
 	bool		dirty;
-	bool		flushed;	/* a descriptor was closed since the last change */
 	bool		all;		/* which bytes is unknown */
 	unsigned int	inflight;	/* changes in progress */
 	unsigned int	generation;	/* counts CLOSEs */
@@ -112,7 +111,6 @@ static void begin_anew(struct session *s, const struct stat *st)
 	s->old = *st;
 	s->n = 0;
 	s->all = false;
-	s->flushed = false;
 	s->bytes = 0;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &s->since);
 }
@@ -184,7 +182,7 @@ int session_log(struct inode *i, fuse_req_t req, bool if_flushed)
 	int err = 0;
 
 	pthread_mutex_lock(lock_of(i));
-	if (!if_flushed || (i->session && i->session->flushed))
+	if (!if_flushed || i->flushed)
 		err = log_locked(i, req);
 	pthread_mutex_unlock(lock_of(i));
 	return err;
@@ -255,7 +253,7 @@ static int change_locked(struct inode *i, int fd, uint64_t off, uint64_t len,
 	}
 	add_range(s, off, len);
 	s->inflight++;
-	*ret_change = (struct change) { s->generation, off, len };
+	*ret_change = (struct change) { s->generation, false, off, len };
 	return 0;
 }
 
@@ -295,7 +293,8 @@ void session_changed(struct inode *i, fuse_req_t req, const struct change *chang
 	s->inflight--;
 	if (s->generation != change->generation)
 		add_range(s, change->off, change->len);
-	s->flushed = false;
+	if (!change->mapped)
+		i->flushed = false;
 	s->bytes += change->len;
 	if (req) {
 		s->pid = fuse_req_ctx(req)->pid;
@@ -342,10 +341,9 @@ void session_flushed(struct inode *i, fuse_req_t req)
 
 	pthread_mutex_lock(lock_of(i));
 	s = i->session;
+	i->flushed = true;
 	if (s && s->dirty && i->writers == 1 && !s->inflight)
 		(void) log_locked(i, req);
-	else if (s)
-		s->flushed = true;
 	pthread_mutex_unlock(lock_of(i));
 }
 
