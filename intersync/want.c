@@ -19,6 +19,7 @@
 #define JOB_OBJECTS	1024
 #define JOB_BYTES	(4 * 1024 * 1024)
 #define RETRY_SECONDS	3
+#define SOON_MS		50
 
 struct IsdWant {
 	IsdClient	*c;
@@ -112,6 +113,9 @@ gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct
 			 " mtime_s = ?, mtime_ns = ? WHERE id = ?", "iiiui", (gint64)version,
 			 (gint64)attr->size, (gint64)attr->mtime.sec, attr->mtime.nsec, id))
 		return FALSE;
+	/* while a catalog comes attach.c starts the fetching */
+	if (c->pull && c->want)
+		isd_want_soon(c->want);
 	if (sqlite3_changes(c->state->db))
 		return TRUE;
 	return isd_sql_run(c->state, error,
@@ -627,7 +631,7 @@ void isd_want_soon(IsdWant *w)
 	if (w->more)
 		return;
 	g_clear_handle_id(&w->retry, g_source_remove);
-	w->retry = g_idle_add(want_pump_again, w);
+	w->retry = g_timeout_add(SOON_MS, want_pump_again, w);
 }
 
 gboolean isd_want_is_busy(const IsdWant *w)
