@@ -362,6 +362,7 @@ static int redo_patch(struct flight *f)
 
 static int recover_close(struct flight *f)
 {
+	const uint32_t valid = f->r.attr.valid;
 	int err = 0;
 
 	if (f->r.flags & KML_F_REPLACED) {
@@ -378,6 +379,7 @@ static int recover_close(struct flight *f)
 	}
 	if (f->fd >= 0)
 		put_attr(&f->r, f->fd);
+	f->r.attr.valid = valid;
 	return err ? err : log_flight(f);
 }
 

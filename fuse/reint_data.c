@@ -245,6 +245,12 @@ static int dress(const struct reint_entry *e, int fd)
 	return err ? err : set_mtime(fd, &e->r.attr.mtime);
 }
 
+/* What the CLOSE set, so that who reads the log sets no more and no less. */
+static uint32_t close_valid(const struct reint_entry *e)
+{
+	return (e->r.attr.valid & (KML_A_MODE | KML_A_UID | KML_A_GID)) | KML_A_SIZE | KML_A_MTIME;
+}
+
 static void record_ranges(struct reint_entry *e)
 {
 	struct kml_record *r = &e->op.r;
@@ -295,6 +301,7 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	entry_op(e, e->r.opcode);
 	entry_is(e, &st, gen);
 	if (replaces) {
+		e->op.r.attr.valid = close_valid(e);
 		record_ranges(e);
 		e->op.r.flags |= KML_F_REPLACED;
 	}
@@ -316,6 +323,8 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	e->op.r.aliases_len = 0;
 	if (fstat(fd, &st) == 0)
 		entry_is(e, &st, gen);
+	if (e->r.opcode == KML_CLOSE)
+		e->op.r.attr.valid = close_valid(e);
 	if (replaces)
 		place_keep_mtime(p, &dir.st_mtim);
 	else
@@ -442,8 +451,7 @@ static int write_into(struct reint_entry *e, int file)
 	e->op.r.file = e->r.file;
 	e->op.r.has_attr = true;
 	e->op.r.attr = e->r.attr;
-	e->op.r.attr.valid &= KML_A_MODE | KML_A_UID | KML_A_GID;
-	e->op.r.attr.valid |= KML_A_MTIME | KML_A_SIZE;
+	e->op.r.attr.valid = close_valid(e);
 	err = each_range(allocate_range, fd, file, &e->op.r, e->r.attr.size);
 	if (!err && fsync(file) != 0)
 		err = -errno;
@@ -460,8 +468,10 @@ static int write_into(struct reint_entry *e, int file)
 	if (!err && fstat(fd, &st) != 0)
 		err = -errno;
 	e->op.r.file.ptr = NULL;
-	if (!err)
+	if (!err) {
 		entry_is(e, &st, e->obj.gen);
+		e->op.r.attr.valid = close_valid(e);
+	}
 	/*
 	 * Who opens it next must not see the old size, even if a lookup that told
 	 * it is still on its way.  Where nobody has it open no page of it waits for an

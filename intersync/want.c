@@ -311,6 +311,59 @@ static gboolean want_in_the_way(IsdClient *c, WantItem *it, GError **error)
 	return isd_conflict_keep(c, n.id, it->parent, it->name, NULL, error);
 }
 
+/* Attributes that were pulled since the plan was made; size is the content's. */
+static gboolean want_refresh(IsdClient *c, const WantItem *it, struct kml_attrs *attr,
+			     GError **error)
+{
+	g_auto(IsdObject) now = { 0 };
+	gboolean found;
+
+	if (!isd_state_by_id(c->state, it->id, &now, &found, error))
+		return FALSE;
+	if (!found)
+		return TRUE;
+	attr->mode = now.attr.mode;
+	attr->uid = now.attr.uid;
+	attr->gid = now.attr.gid;
+	if (now.attr.size == attr->size)
+		attr->mtime = now.attr.mtime;
+	return TRUE;
+}
+
+static gboolean same_attrs(const struct kml_attrs *a, const struct kml_attrs *b)
+{
+	return a->mode == b->mode && a->uid == b->uid && a->gid == b->gid &&
+	       a->mtime.sec == b->mtime.sec && a->mtime.nsec == b->mtime.nsec;
+}
+
+/* Attributes that were pulled while the file was being made are set on it now. */
+static gboolean want_late_attrs(IsdClient *c, WantItem *it, struct kml_oid oid, GError **error)
+{
+	struct kml_record r = { .opcode = KML_SETATTR, .obj = oid, .has_attr = true };
+	IsdObject made = { .oid = oid };
+	struct izo_guard guard = isd_guard_object(&made, 0);
+	struct izo_reint_result res;
+	g_auto(IsdPlace) at = { 0 };
+	gboolean found;
+
+	r.attr = it->obj.attr;
+	if (!want_refresh(c, it, &r.attr, error))
+		return FALSE;
+	if (same_attrs(&r.attr, &it->obj.attr))
+		return TRUE;
+	if (!isd_place_by_id(c, it->parent, &at, &found, error) || !found)
+		return !error || !*error;
+	r.attr.valid = KML_A_MODE | KML_A_UID | KML_A_GID | KML_A_MTIME;
+	isd_place_source(&r, &at, it->name);
+	if (!isd_reint_one(c, &r, &guard, NULL, 0, &res, error))
+		return FALSE;
+	/* Anything but success: somebody here was faster, and that will be sent. */
+	return res.error ||
+	       isd_sql_run(c->state, error, "UPDATE obj SET ctime_s = ?, ctime_ns = ? WHERE id = ?",
+			   "iui", (gint64)isd_result_ctime(&res).sec, isd_result_ctime(&res).nsec,
+			   it->id);
+}
+
 static gboolean want_created(IsdClient *c, gpointer item, const struct izo_reint_result *res,
 			     GError **error)
 {
@@ -319,7 +372,8 @@ static gboolean want_created(IsdClient *c, gpointer item, const struct izo_reint
 
 	want_inactive(it->w, it);
 	if (!err)
-		return want_made(c, it, isd_result_oid(res), isd_result_ctime(res), error);
+		return want_made(c, it, isd_result_oid(res), isd_result_ctime(res), error) &&
+		       want_late_attrs(c, it, isd_result_oid(res), error);
 	if (isd_result_is_fatal(res, error))
 		return FALSE;
 	isd_debug(ISD_D_REINT, "%s: %s", it->name, g_strerror(err));
@@ -390,10 +444,13 @@ static gboolean want_add_create(IsdWant *w, WantItem *it, const IsdContent *t, G
 	struct izo_guard absent = isd_guard_absent();
 	g_autoptr(GBytes) xattrs = NULL;
 	struct kml_record r = {
-		.opcode = KML_CREATE, .attr = it->obj.attr, .has_attr = true,
+		.opcode = KML_CREATE, .has_attr = true,
 		.ptime = w->place.mtime, .has_ptime = true,
 	};
 
+	if (!want_refresh(w->c, it, &it->obj.attr, error))
+		return FALSE;
+	r.attr = it->obj.attr;
 	if (!isd_state_xattrs(w->c->state, it->id, &xattrs, error))
 		return FALSE;
 	if (xattrs)
