@@ -357,6 +357,28 @@ static gboolean is_used(Coalesce *c, struct kml_oid dir, const Track *t)
 	return FALSE;
 }
 
+/* Nothing is left of the names, but their directory has another mtime since. */
+static void keep_dir_mtime(Coalesce *c, guint rec)
+{
+	const struct kml_record *r = &c->recs[rec];
+	Track *t = track_get(c, r->parent);
+	guint before = t->last;
+	guint i = add(c, t, rec);
+	struct kml_record *m = &op_at(c, i)->r;
+
+	*m = (struct kml_record) {
+		.opcode = KML_SETATTR, .recno = r->recno, .time = r->time, .pid = r->pid,
+		.auid = r->auid, .fsuid = r->fsuid, .fsgid = r->fsgid, .obj = r->parent,
+		.has_attr = true, .attr = { .mode = S_IFDIR },
+	};
+	if (is(c, before, KML_SETATTR)) {
+		m->attr = op_at(c, before)->r.attr;
+		hand_over(c, before, i, rec);
+	}
+	m->attr.valid |= KML_A_MTIME;
+	m->attr.mtime = r->ptime;
+}
+
 static void on_remove(Coalesce *c, guint rec)
 {
 	const struct kml_record *r = &c->recs[rec];
@@ -370,8 +392,11 @@ static void on_remove(Coalesce *c, guint rec)
 	}
 	for (guint i = 0; i < t->all->len; i++)
 		hand_over(c, g_array_index(t->all, guint, i), NONE, rec);
-	own(c, rec, NONE);
 	track_forget(c, r->obj);
+	if (r->has_ptime && r->parent.ino)
+		keep_dir_mtime(c, rec);
+	else
+		own(c, rec, NONE);
 }
 
 static void on_name(Coalesce *c, guint rec)
