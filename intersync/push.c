@@ -527,7 +527,7 @@ static void push_bare_done(IsdPush *p, PushOp *po)
 	if (p->blocking_recno == po->op->r.recno)
 		p->blocking_recno = po->op->content_recno;
 	po->bare = FALSE;
-	po->state = PUSH_TODO;
+	po->state = PUSH_READY;
 	po->op->r.opcode = KML_CLOSE;
 	po->op->r.flags = KML_F_RANGES_ALL;
 	po->op->r.recno = po->op->content_recno;
@@ -666,7 +666,7 @@ static gboolean push_retry(gpointer data)
 			PushOp *po = &g_array_index(s->push, PushOp, i);
 
 			if (po->state == PUSH_FAILED)
-				po->state = PUSH_TODO;
+				po->state = PUSH_READY;
 		}
 	}
 	push_go(p);
@@ -817,7 +817,7 @@ static void push_post(IsdPush *p, GByteArray *body)
 
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error)
 {
-	po->state = PUSH_TODO;
+	po->state = PUSH_READY;
 	if (error) {
 		isd_client_fail(p->c, error);
 		return;
@@ -985,7 +985,7 @@ static gboolean push_collect(IsdPush *p, GByteArray *body, GError **error)
 
 			if (po->state == PUSH_DONE || push_is_held(p, po))
 				continue;
-			if (po->state == PUSH_TODO && !push_add(p, s, i, body, &stop, error))
+			if (po->state == PUSH_READY && !push_add(p, s, i, body, &stop, error))
 				return FALSE;
 			if (po->state == PUSH_FAILED)
 				push_is_held(p, po);

@@ -10,7 +10,7 @@
 #include "coalesce.h"
 
 typedef enum {
-	PUSH_TODO,
+	PUSH_READY,
 	PUSH_SENT,
 	PUSH_DONE,	/* settled, or nothing to be done */
 	PUSH_FAILED,	/* to be tried again */
