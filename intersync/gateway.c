@@ -136,7 +136,7 @@ static gboolean begin_waiting(Conn *c, const guint8 *body, gsize len)
 	if (visible_end(c->g) > w.after || !w.seconds)
 		stop_waiting(c);
 	else
-		c->timer = g_timeout_add_seconds(w.seconds, wait_over, c);
+		c->timer = g_timeout_add(w.seconds * 1000, wait_over, c);
 	return TRUE;
 }
 
