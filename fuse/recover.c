@@ -219,7 +219,7 @@ static bool is_young(int fd, const struct kml_time *intent)
 	return made + 1 >= intent->sec;
 }
 
-/* A peer's object may be half made: the name was absent, so it goes again. */
+/* A peer's object may be half made: REINT found the name absent, so it goes again. */
 static int undo_create(struct flight *f)
 {
 	const int flags = f->r.opcode == KML_MKDIR ? AT_REMOVEDIR : 0;
@@ -235,10 +235,15 @@ static int recover_create(struct flight *f)
 
 	if (fd < 0)
 		return 0;
-	if (!is_young(fd, &f->r.time) || fstatat(fd, "", &st, AT_EMPTY_PATH) != 0)
+	if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0)
 		goto out;
 	if (f->flags & LML_F_REINT) {
-		err = undo_create(f);
+		/* a finished file got its name by one rename; all else may be half made */
+		if (!f->r.obj.ino)
+			err = undo_create(f);
+		if (f->r.obj.ino != st.st_ino)
+			goto out;
+	} else if (!is_young(fd, &f->r.time)) {
 		goto out;
 	}
 	f->r.obj.ino = st.st_ino;

@@ -171,6 +171,9 @@ int reint_make(struct reint_entry *e)
 {
 	int fd, err;
 
+	/* recovery removes what has the name: it must be free before the intent */
+	if (e->obj.exists)
+		return -EEXIST;
 	entry_op(e, e->r.opcode);
 	e->op.redo = true;
 	e->op.r.link = e->r.link;
