@@ -111,7 +111,10 @@ cmp "$dir/out" "$here/golden/brief" >"$dir/err" 2>&1
 point $? "and shows what comes"
 "$kmlprint" --follow "$dir/log" >"$dir/out" 2>"$dir/err" &
 pid=$!
-sleep 0.3
+# what is there is printed only after the log is open and watched
+while kill -0 "$pid" 2>/dev/null && [ ! -s "$dir/out" ]; do
+	sleep 0.05
+done
 rm "$dir/log"
 wait "$pid"
 point $? "or when the log is gone"
