@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What differs between kernels, and nothing else.  The module is written for
+ * the newest one; for older ones the newest names are made of what there is.
+ * compat/probes/ has a file for each IZO_HAVE_*, which conftest.sh tries to compile.
+ *
+ * Where arguments differ the calls on the lower file system have wrappers of our own,
+ * izo_do_*(): they need no idmap (lower mounts have none) and no delegation (see
+ * izo_break()).
+ */
+#ifndef INTERMEZZO_COMPAT_H
+#define INTERMEZZO_COMPAT_H
+
+#include <linux/backing-file.h>
+#include <linux/exportfs.h>
+#include <linux/fileattr.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/xattr.h>
+
+#include "config.h"
+
+/* Types and names */
+
+#ifdef IZO_HAVE_XATTR_HANDLERS_CONST
+typedef const struct xattr_handler *const *izo_xattr_handlers;
+#define IZO_XATTR_HANDLERS(name) static const struct xattr_handler *const name[]
+#else
+typedef const struct xattr_handler **izo_xattr_handlers;
+#define IZO_XATTR_HANDLERS(name) static const struct xattr_handler *name[]
+#endif
+
+#define IZO_ACL_OPS
+
+#ifndef IZO_HAVE_FILE_KATTR
+#define file_kattr fileattr
+#endif
+
+#ifndef IZO_HAVE_INODE_JUST_DROP
+#define inode_just_drop generic_delete_inode
+#endif
+
+#ifdef IZO_HAVE_INODE_STATE_READ
+#define izo_inode_is_new(inode) (inode_state_read_once(inode) & I_NEW)
+#else
+#define izo_inode_is_new(inode) ((inode)->i_state & I_NEW)
+#endif
+
+/* freezing */
+
+#ifdef IZO_HAVE_FREEZE_OWNER
+#define IZO_FREEZE_HOLDER FREEZE_HOLDER_KERNEL, NULL
+#else
+#define IZO_FREEZE_HOLDER FREEZE_HOLDER_KERNEL
+#endif
+
+/* mounting */
+
+static inline int izo_parse_fs_string(struct fs_context *fc, const char *key, const char *value)
+{
+#ifdef IZO_HAVE_PARSE_FS_STRING_3
+	return vfs_parse_fs_string(fc, key, value);
+#else
+	return vfs_parse_fs_string(fc, key, value, value ? strlen(value) : 0);
+#endif
+}
+
+static inline struct vfsmount *izo_fc_mount(struct fs_context *fc)
+{
+#ifdef IZO_HAVE_FC_MOUNT_LONGTERM
+	return fc_mount_longterm(fc);
+#else
+	return fc_mount(fc);
+#endif
+}
+
+#ifdef IZO_HAVE_FC_EXCLUSIVE
+#define izo_exclusive(fc) ((fc)->exclusive = true)
+#else
+#define izo_exclusive(fc) do { } while (0)
+#endif
+
+/* looking up, and locking the directories for a change */
+
+#ifndef IZO_HAVE_START_CREATING
+static inline struct dentry *lookup_noperm_unlocked(struct qstr *name, struct dentry *base)
+{
+	return lookup_one_len_unlocked(name->name, base, name->len);
+}
+
+static inline struct dentry *izo_lock_lookup(struct dentry *parent, const struct qstr *name)
+{
+	struct dentry *d;
+
+	inode_lock_nested(d_inode(parent), I_MUTEX_PARENT);
+	d = lookup_one_len(name->name, parent, name->len);
+	if (IS_ERR(d))
+		inode_unlock(d_inode(parent));
+	return d;
+}
+
+/* Leave a directory that one of the start_*() has locked. */
+static inline void end_dirop(struct dentry *d)
+{
+	struct dentry *parent = dget_parent(d);
+
+	dput(d);
+	inode_unlock(d_inode(parent));
+	dput(parent);
+}
+
+#define end_creating	end_dirop
+#define end_removing	end_dirop
+
+static inline struct dentry *start_creating_noperm(struct dentry *parent, struct qstr *name)
+{
+	struct dentry *d = izo_lock_lookup(parent, name);
+
+	if (!IS_ERR(d) && d_is_positive(d)) {
+		end_dirop(d);
+		return ERR_PTR(-EEXIST);
+	}
+	return d;
+}
+
+static inline struct dentry *start_removing_noperm(struct dentry *parent, struct qstr *name)
+{
+	struct dentry *d = izo_lock_lookup(parent, name);
+
+	if (!IS_ERR(d) && d_is_negative(d)) {
+		end_dirop(d);
+		return ERR_PTR(-ENOENT);
+	}
+	return d;
+}
+#endif
+
+/* Both ends of a rename on the lower file system, between start and end. */
+struct izo_renaming {
+	struct dentry	*old_parent, *new_parent;
+	struct qstr	old_name, new_name;
+	unsigned int	flags;
+	struct dentry	*old, *new;
+#ifdef IZO_HAVE_START_CREATING
+	struct renamedata rd;
+#else
+	struct dentry	*trap;
+#endif
+};
+
+#ifdef IZO_HAVE_START_CREATING
+static inline int izo_start_renaming(struct izo_renaming *r)
+{
+	int err;
+
+	r->rd = (struct renamedata) {
+		.mnt_idmap	= &nop_mnt_idmap,
+		.old_parent	= r->old_parent,
+		.new_parent	= r->new_parent,
+		.flags		= r->flags,
+	};
+	err = start_renaming(&r->rd, 0, &r->old_name, &r->new_name);
+	r->old = r->rd.old_dentry;
+	r->new = r->rd.new_dentry;
+	return err;
+}
+
+static inline void izo_end_renaming(struct izo_renaming *r)
+{
+	end_renaming(&r->rd);
+}
+#else
+static inline int izo_start_renaming(struct izo_renaming *r)
+{
+	int err;
+
+	r->trap = lock_rename(r->old_parent, r->new_parent);
+	if (IS_ERR(r->trap))
+		return PTR_ERR(r->trap);
+	r->old = lookup_one_len(r->old_name.name, r->old_parent, r->old_name.len);
+	err = PTR_ERR_OR_ZERO(r->old);
+	if (err)
+		goto out_lock;
+	r->new = lookup_one_len(r->new_name.name, r->new_parent, r->new_name.len);
+	err = PTR_ERR_OR_ZERO(r->new);
+	if (err)
+		goto out_old;
+	err = -ENOENT;
+	if (d_is_negative(r->old))
+		goto out_new;
+	err = -EINVAL;
+	if (r->old == r->trap)
+		goto out_new;
+	err = r->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
+	if (r->new == r->trap)
+		goto out_new;
+	return 0;
+out_new:
+	dput(r->new);
+out_old:
+	dput(r->old);
+out_lock:
+	unlock_rename(r->old_parent, r->new_parent);
+	return err;
+}
+
+static inline void izo_end_renaming(struct izo_renaming *r)
+{
+	dput(r->new);
+	dput(r->old);
+	unlock_rename(r->old_parent, r->new_parent);
+}
+#endif
+
+/* the changes themselves; all under the locks of start_*() */
+
+#ifdef IZO_HAVE_VFS_CREATE_4
+#define izo_vfs_create(dir, d, mode) vfs_create(&nop_mnt_idmap, d, mode, NULL)
+#else
+#define izo_vfs_create(dir, d, mode) vfs_create(&nop_mnt_idmap, dir, d, mode, true)
+#endif
+
+#ifdef IZO_HAVE_DIROP_DELEGATION
+#define izo_vfs_symlink(dir, d, to) vfs_symlink(&nop_mnt_idmap, dir, d, to, NULL)
+#define izo_vfs_mknod(dir, d, mode, dev) vfs_mknod(&nop_mnt_idmap, dir, d, mode, dev, NULL)
+#define izo_vfs_rmdir(dir, d) vfs_rmdir(&nop_mnt_idmap, dir, d, NULL)
+#else
+#define izo_vfs_symlink(dir, d, to) vfs_symlink(&nop_mnt_idmap, dir, d, to)
+#define izo_vfs_mknod(dir, d, mode, dev) vfs_mknod(&nop_mnt_idmap, dir, d, mode, dev)
+#define izo_vfs_rmdir(dir, d) vfs_rmdir(&nop_mnt_idmap, dir, d)
+#endif
+
+/*
+ * The directory, maybe by another dentry than d, which is given up for it.  On
+ * an error the caller keeps d in any case.
+ */
+static inline struct dentry *izo_vfs_mkdir(struct inode *dir, struct dentry *d, umode_t mode)
+{
+#if defined(IZO_HAVE_DIROP_DELEGATION)
+	return vfs_mkdir(&nop_mnt_idmap, dir, d, mode, NULL);
+#elif defined(IZO_HAVE_MKDIR_DENTRY)
+	return vfs_mkdir(&nop_mnt_idmap, dir, d, mode);
+#else
+	int err = vfs_mkdir(&nop_mnt_idmap, dir, d, mode);
+
+	return err ? ERR_PTR(err) : d;
+#endif
+}
+
+/* i_op->mkdir returns a dentry or a number */
+#if defined(IZO_HAVE_MKDIR_DENTRY)
+typedef struct dentry *izo_mkdir_result;
+#define IZO_MKDIR_RESULT(err) ERR_PTR(err)
+#else
+typedef int izo_mkdir_result;
+#define IZO_MKDIR_RESULT(err) (err)
+#endif
+
+static inline int izo_vfs_rename(struct dentry *old_parent, struct dentry *old,
+				 struct dentry *new_parent, struct dentry *new,
+				 unsigned int flags)
+{
+	struct renamedata rd = {
+#if defined(IZO_HAVE_RENAMEDATA_PARENT)
+		.mnt_idmap	= &nop_mnt_idmap,
+		.old_parent	= old_parent,
+		.new_parent	= new_parent,
+#else
+		.old_mnt_idmap	= &nop_mnt_idmap,
+		.new_mnt_idmap	= &nop_mnt_idmap,
+		.old_dir	= d_inode(old_parent),
+		.new_dir	= d_inode(new_parent),
+#endif
+		.old_dentry	= old,
+		.new_dentry	= new,
+		.flags		= flags,
+	};
+
+	return vfs_rename(&rd);
+}
+
+/* backing files */
+
+#ifndef __FMODE_NONOTIFY
+#define IZO_FMODE_NONOTIFY 0
+#else
+#define IZO_FMODE_NONOTIFY __FMODE_NONOTIFY
+#endif
+
+#ifdef IZO_HAVE_BACKING_KIOCB
+#define IZO_BACKING_CTX(file, ...)		\
+	{ .cred = current_cred(), ##__VA_ARGS__ }
+
+static inline ssize_t izo_backing_splice_read(struct file *real, struct file *file, loff_t *pos,
+					      struct pipe_inode_info *pipe, size_t len,
+					      unsigned int flags, struct backing_file_ctx *ctx)
+{
+	struct kiocb iocb;
+	ssize_t n;
+
+	init_sync_kiocb(&iocb, file);
+	iocb.ki_pos = *pos;
+	n = backing_file_splice_read(real, &iocb, pipe, len, flags, ctx);
+	*pos = iocb.ki_pos;
+	return n;
+}
+
+static inline ssize_t izo_backing_splice_write(struct pipe_inode_info *pipe, struct file *real,
+					       struct file *file, loff_t *pos, size_t len,
+					       unsigned int flags, struct backing_file_ctx *ctx)
+{
+	struct kiocb iocb;
+	ssize_t n;
+
+	init_sync_kiocb(&iocb, file);
+	iocb.ki_pos = *pos;
+	n = backing_file_splice_write(pipe, real, &iocb, len, flags, ctx);
+	*pos = iocb.ki_pos;
+	return n;
+}
+#else
+#define IZO_BACKING_CTX(file, ...)		\
+	{ .cred = current_cred(), .user_file = (file), ##__VA_ARGS__ }
+#define izo_backing_splice_read(real, file, pos, pipe, len, flags, ctx)	\
+	backing_file_splice_read(real, pos, pipe, len, flags, ctx)
+#define izo_backing_splice_write(pipe, real, file, pos, len, flags, ctx)	\
+	backing_file_splice_write(pipe, real, pos, len, flags, ctx)
+#endif
+
+#endif

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Names: lookup, and all that makes, moves and removes them.
+ *
+ * The VFS holds the upper directories' locks.  Below them each operation takes those of
+ * the lower directories, looks the names up there, and does the same thing.
+ */
+#include "intermezzo.h"
+
+#include <linux/fs_stack.h>
+
+/* What is special in the root */
+
+bool izo_name_is(const struct qstr *name, const char *what)
+{
+	return name->len == strlen(what) && memcmp(name->name, what, name->len) == 0;
+}
+
+static bool is_root(const struct inode *dir)
+{
+	return dir == d_inode(dir->i_sb->s_root);
+}
+
+bool izo_name_hidden(const struct inode *dir, const struct qstr *name)
+{
+	return is_root(dir) && izo_name_is(name, IZO_LOST_FOUND);
+}
+
+bool izo_name_protected(const struct inode *dir, const struct qstr *name)
+{
+	return is_root(dir) && (izo_name_is(name, IZO_LOST_FOUND) ||
+				izo_name_is(name, IZO_META_DIR));
+}
+
+static bool meta_child(const struct inode *dir, const struct qstr *name)
+{
+	return izo_i(dir)->meta || (is_root(dir) && izo_name_is(name, IZO_META_DIR));
+}
+
+/* Lookup */
+
+static struct dentry *izo_lookup(struct inode *dir, struct dentry *dentry, unsigned int flags)
+{
+	struct qstr name = QSTR_INIT(dentry->d_name.name, dentry->d_name.len);
+	struct inode *inode = NULL;
+	struct dentry *lower;
+
+	if (dentry->d_name.len > NAME_MAX)
+		return ERR_PTR(-ENAMETOOLONG);
+	if (izo_name_hidden(dir, &dentry->d_name))
+		return d_splice_alias(NULL, dentry);
+	lower = lookup_noperm_unlocked(&name, izo_lower_dentry(dir));
+	if (IS_ERR(lower))
+		return lower;
+	if (d_is_positive(lower))
+		inode = izo_iget(dir->i_sb, lower, meta_child(dir, &dentry->d_name));
+	dput(lower);
+	return d_splice_alias(inode, dentry);
+}
+
+/* Making objects */
+
+/* What is to be made; link for a symlink. */
+struct make {
+	umode_t		mode;
+	dev_t		rdev;
+	const char	*link;
+};
+
+/* The dentry of what was made, which for a directory may be another one. */
+static struct dentry *make_lower(struct inode *dir, struct dentry *lower, const struct make *m)
+{
+	int err;
+
+	switch (m->mode & S_IFMT) {
+	case S_IFREG:
+		err = izo_vfs_create(dir, lower, m->mode);
+		break;
+	case S_IFDIR:
+		return izo_vfs_mkdir(dir, lower, m->mode);
+	case S_IFLNK:
+		err = izo_vfs_symlink(dir, lower, m->link);
+		break;
+	default:
+		err = izo_vfs_mknod(dir, lower, m->mode, m->rdev);
+		break;
+	}
+	return err ? ERR_PTR(err) : lower;
+}
+
+static void copy_dir(struct inode *dir)
+{
+	izo_copy_attr(dir);
+}
+
+static int make_locked(struct inode *dir, struct dentry *dentry, const struct make *m)
+{
+	struct qstr name = QSTR_INIT(dentry->d_name.name, dentry->d_name.len);
+	struct dentry *lower, *made;
+	struct inode *inode;
+	int err = 0;
+
+	lower = start_creating_noperm(izo_lower_dentry(dir), &name);
+	if (IS_ERR(lower))
+		return PTR_ERR(lower);
+	made = make_lower(izo_lower_inode(dir), lower, m);
+	if (IS_ERR(made)) {
+		err = PTR_ERR(made);
+		goto out;
+	}
+	lower = made;
+	inode = izo_iget(dir->i_sb, lower, izo_i(dir)->meta);
+	if (IS_ERR(inode))
+		err = PTR_ERR(inode);
+	else
+		d_instantiate(dentry, inode);
+out:
+	copy_dir(dir);
+	end_creating(lower);
+	return err;
+}
+
+static int make(struct inode *dir, struct dentry *dentry, const struct make *m)
+{
+	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	int err;
+
+	if (izo_name_protected(dir, &dentry->d_name))
+		return -EPERM;
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = make_locked(dir, dentry, m);
+	mnt_drop_write(mnt);
+	return err;
+}
+
+static int izo_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
+		      umode_t mode, bool excl)
+{
+	return make(dir, dentry, &(struct make) { .mode = S_IFREG | (mode & S_IALLUGO) });
+}
+
+static izo_mkdir_result izo_mkdir(struct mnt_idmap *idmap, struct inode *dir,
+				  struct dentry *dentry, umode_t mode)
+{
+	const struct make m = { .mode = S_IFDIR | (mode & S_IALLUGO) };
+
+	return IZO_MKDIR_RESULT(make(dir, dentry, &m));
+}
+
+static int izo_mknod(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
+		     umode_t mode, dev_t rdev)
+{
+	return make(dir, dentry, &(struct make) { .mode = mode, .rdev = rdev });
+}
+
+static int izo_symlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
+		       const char *link)
+{
+	return make(dir, dentry, &(struct make) { .mode = S_IFLNK | 0777, .link = link });
+}
+
+/* A file without a name; lower and upper get their own when they are linked. */
+static int tmpfile_lower(struct inode *dir, struct file *file, umode_t mode)
+{
+	const struct path parent = izo_lower_path(dir);
+	struct inode *inode;
+	struct file *real;
+
+	real = backing_tmpfile_open(file, file->f_flags, &parent, mode, current_cred());
+	if (IS_ERR(real))
+		return PTR_ERR(real);
+	inode = izo_iget(dir->i_sb, real->f_path.dentry, izo_i(dir)->meta);
+	fput(real);
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
+	d_mark_tmpfile(file, inode);
+	d_instantiate(file->f_path.dentry, inode);
+	return 0;
+}
+
+static int izo_tmpfile(struct mnt_idmap *idmap, struct inode *dir, struct file *file,
+		       umode_t mode)
+{
+	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	int err;
+
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = tmpfile_lower(dir, file, mode);
+	mnt_drop_write(mnt);
+	return finish_open_simple(file, err);
+}
+
+static int link_locked(struct inode *inode, struct inode *dir, struct dentry *dentry)
+{
+	struct qstr name = QSTR_INIT(dentry->d_name.name, dentry->d_name.len);
+	struct dentry *lower;
+	int err;
+
+	lower = start_creating_noperm(izo_lower_dentry(dir), &name);
+	if (IS_ERR(lower))
+		return PTR_ERR(lower);
+	err = vfs_link(izo_lower_dentry(inode), &nop_mnt_idmap, izo_lower_inode(dir), lower, NULL);
+	izo_copy_attr(inode);
+	copy_dir(dir);
+	end_creating(lower);
+	return err;
+}
+
+static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+{
+	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	struct inode *inode = d_inode(old);
+	int err;
+
+	if (izo_name_protected(dir, &dentry->d_name))
+		return -EPERM;
+	if (izo_i(inode)->meta != izo_i(dir)->meta)
+		return -EXDEV;
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = link_locked(inode, dir, dentry);
+	mnt_drop_write(mnt);
+	if (!err) {
+		ihold(inode);
+		d_instantiate(dentry, inode);
+	}
+	return err;
+}
+
+/* Removing and moving them */
+
+/* Nobody but us changes the lower names, but a directory is not ours alone. */
+static bool same_object(const struct dentry *lower, const struct dentry *dentry)
+{
+	if (d_is_negative(dentry))
+		return d_is_negative(lower);
+	return d_inode(lower) == izo_lower_inode(d_inode(dentry));
+}
+
+static int remove_locked(struct inode *dir, struct dentry *dentry, bool is_dir)
+{
+	struct qstr name = QSTR_INIT(dentry->d_name.name, dentry->d_name.len);
+	struct inode *inode = d_inode(dentry);
+	struct dentry *lower;
+	int err = -ESTALE;
+
+	lower = start_removing_noperm(izo_lower_dentry(dir), &name);
+	if (IS_ERR(lower))
+		return PTR_ERR(lower);
+	if (!same_object(lower, dentry))
+		goto out;
+	if (is_dir)
+		err = izo_vfs_rmdir(izo_lower_inode(dir), lower);
+	else
+		err = vfs_unlink(&nop_mnt_idmap, izo_lower_inode(dir), lower, NULL);
+	izo_copy_attr(inode);
+	copy_dir(dir);
+out:
+	end_removing(lower);
+	return err;
+}
+
+static int remove_name(struct inode *dir, struct dentry *dentry, bool is_dir)
+{
+	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	int err;
+
+	if (izo_name_protected(dir, &dentry->d_name))
+		return -EPERM;
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = remove_locked(dir, dentry, is_dir);
+	mnt_drop_write(mnt);
+	return err;
+}
+
+static int izo_unlink(struct inode *dir, struct dentry *dentry)
+{
+	return remove_name(dir, dentry, false);
+}
+
+static int izo_rmdir(struct inode *dir, struct dentry *dentry)
+{
+	int err = remove_name(dir, dentry, true);
+
+	if (!err)
+		clear_nlink(d_inode(dentry));
+	return err;
+}
+
+/* Both ends of a rename. */
+struct move {
+	struct inode	*dir, *tdir;
+	struct dentry	*old, *new;
+	unsigned int	flags;
+};
+
+static void move_copy_attr(const struct move *m)
+{
+	izo_copy_attr(d_inode(m->old));
+	if (d_is_positive(m->new))
+		izo_copy_attr(d_inode(m->new));
+	copy_dir(m->dir);
+	if (m->tdir != m->dir)
+		copy_dir(m->tdir);
+}
+
+static int move_locked(const struct move *m, struct izo_renaming *r)
+{
+	int err = -ESTALE;
+
+	if (!same_object(r->old, m->old) || !same_object(r->new, m->new))
+		return err;
+	err = izo_vfs_rename(r->old_parent, r->old, r->new_parent, r->new, m->flags);
+	move_copy_attr(m);
+	return err;
+}
+
+static int move(const struct move *m)
+{
+	struct izo_renaming r = {
+		.old_parent	= izo_lower_dentry(m->dir),
+		.new_parent	= izo_lower_dentry(m->tdir),
+		.old_name	= m->old->d_name,
+		.new_name	= m->new->d_name,
+		.flags		= m->flags,
+	};
+	int err;
+
+	err = izo_start_renaming(&r);
+	if (err)
+		return err;
+	err = move_locked(m, &r);
+	izo_end_renaming(&r);
+	return err;
+}
+
+static int move_allowed(const struct move *m)
+{
+	if (m->flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	if (izo_name_protected(m->dir, &m->old->d_name) ||
+	    izo_name_protected(m->tdir, &m->new->d_name))
+		return -EPERM;
+	if (izo_i(m->dir)->meta != izo_i(m->tdir)->meta)
+		return -EXDEV;
+	return 0;
+}
+
+static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry *old,
+		      struct inode *tdir, struct dentry *new, unsigned int flags)
+{
+	const struct move m = { dir, tdir, old, new, flags };
+	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	int err;
+
+	err = move_allowed(&m);
+	if (!err)
+		err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = move(&m);
+	mnt_drop_write(mnt);
+	return err;
+}
+
+const struct inode_operations izo_dir_iops = {
+	.lookup		= izo_lookup,
+	.create		= izo_create,
+	.mkdir		= izo_mkdir,
+	.mknod		= izo_mknod,
+	.symlink	= izo_symlink,
+	.tmpfile	= izo_tmpfile,
+	.link		= izo_link,
+	.unlink		= izo_unlink,
+	.rmdir		= izo_rmdir,
+	.rename		= izo_rename,
+	.getattr	= izo_getattr,
+	.setattr	= izo_setattr,
+	.update_time	= izo_update_time,
+	.listxattr	= izo_listxattr,
+	.get_inode_acl	= izo_get_inode_acl,
+	.get_acl	= izo_get_acl,
+	.set_acl	= izo_set_acl,
+	.fileattr_get	= izo_fileattr_get,
+	.fileattr_set	= izo_fileattr_set,
+	.fiemap		= izo_fiemap,
+};

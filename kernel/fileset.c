@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * .intermezzo/<fileset> on the lower file system (doc/fileset.md): found at mount,
+ * or made where the lower file system begins with the mount.
+ */
+#include "intermezzo.h"
+
+#include <linux/crc32c.h>
+#include <linux/file.h>
+#include <linux/random.h>
+#include <linux/uuid.h>
+
+#include <intermezzo/kml.h>
+#include "../lib/crc32c.h"
+
+#define IZO_FSET_DEFAULT	"fset0"
+
+/* Small files and directories of ours on the lower file system */
+
+struct dentry *izo_meta_lookup(struct dentry *dir, const char *name)
+{
+	struct qstr q = QSTR_INIT(name, strlen(name));
+	struct dentry *d = lookup_noperm_unlocked(&q, dir);
+
+	if (!IS_ERR(d) && d_is_negative(d)) {
+		dput(d);
+		return ERR_PTR(-ENOENT);
+	}
+	return d;
+}
+
+struct file *izo_meta_open(struct izo_sb *sbi, struct dentry *d, int flags)
+{
+	const struct path path = { .mnt = sbi->lower_mnt, .dentry = d };
+
+	return dentry_open(&path, flags | O_NOATIME | O_LARGEFILE, current_cred());
+}
+
+/* A new one, 0700 or 0600; its dentry. */
+static struct dentry *make_meta(struct izo_sb *sbi, struct dentry *dir, const char *name,
+				umode_t type)
+{
+	struct qstr q = QSTR_INIT(name, strlen(name));
+	struct dentry *d, *made;
+	int err;
+
+	err = mnt_want_write(sbi->lower_mnt);
+	if (err)
+		return ERR_PTR(err);
+	d = start_creating_noperm(dir, &q);
+	if (IS_ERR(d))
+		goto out;
+	if (type == S_IFDIR) {
+		made = izo_vfs_mkdir(d_inode(dir), d, S_IFDIR | 0700);
+	} else {
+		err = izo_vfs_create(d_inode(dir), d, S_IFREG | 0600);
+		made = err ? ERR_PTR(err) : d;
+	}
+	if (IS_ERR(made)) {
+		end_creating(d);
+		d = made;
+	} else {
+		d = dget(made);
+		end_creating(made);
+	}
+out:
+	mnt_drop_write(sbi->lower_mnt);
+	return d;
+}
+
+static int write_file(struct izo_sb *sbi, struct dentry *dir, const char *name, const void *data,
+		      size_t len)
+{
+	struct dentry *d = make_meta(sbi, dir, name, S_IFREG);
+	loff_t pos = 0;
+	struct file *f;
+	ssize_t n = 0;
+
+	if (IS_ERR(d))
+		return PTR_ERR(d);
+	f = izo_meta_open(sbi, d, O_WRONLY);
+	dput(d);
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	if (len)
+		n = kernel_write(f, data, len, &pos);
+	fput(f);
+	if (n < 0)
+		return n;
+	return n == len ? 0 : -ENOSPC;
+}
+
+/* Making one */
+
+static int make_kml(struct izo_sb *sbi, struct dentry *dir)
+{
+	struct kml_header *h = kzalloc(KML_HEADER_SIZE, GFP_KERNEL);
+	int err;
+
+	if (!h)
+		return -ENOMEM;
+	memcpy(h->magic, KML_MAGIC, sizeof(h->magic));
+	h->version = cpu_to_le32(KML_VERSION);
+	generate_random_uuid(h->fileset_uuid);
+	generate_random_uuid(h->replica_uuid);
+	h->epoch = cpu_to_le64(get_random_u64() | 1);
+	h->first_offset = cpu_to_le64(KML_HEADER_SIZE);
+	h->first_recno = cpu_to_le64(1);
+	strscpy(h->fileset, sbi->params.fileset, sizeof(h->fileset));
+	h->crc = cpu_to_le32(izo_crc32c(0, h, sizeof(*h)));
+	err = write_file(sbi, dir, "kml", h, KML_HEADER_SIZE);
+	kfree(h);
+	return err;
+}
+
+static int fill_fileset(struct izo_sb *sbi, struct dentry *dir)
+{
+	struct dentry *incoming;
+	int err;
+
+	err = make_kml(sbi, dir);
+	if (!err)
+		err = write_file(sbi, dir, "last_rcvd", NULL, 0);
+	if (err)
+		return err;
+	incoming = make_meta(sbi, dir, "incoming", S_IFDIR);
+	if (IS_ERR(incoming))
+		return PTR_ERR(incoming);
+	dput(incoming);
+	return 0;
+}
+
+int izo_fileset_make(struct izo_sb *sbi, struct fs_context *fc)
+{
+	struct dentry *meta, *dir;
+	int err;
+
+	if (!sbi->params.fileset)
+		sbi->params.fileset = kstrdup(IZO_FSET_DEFAULT, GFP_KERNEL);
+	if (!sbi->params.fileset)
+		return -ENOMEM;
+	meta = make_meta(sbi, sbi->lower_root, IZO_META_DIR, S_IFDIR);
+	if (IS_ERR(meta))
+		return PTR_ERR(meta);
+	dir = make_meta(sbi, meta, sbi->params.fileset, S_IFDIR);
+	dput(meta);
+	if (IS_ERR(dir))
+		return PTR_ERR(dir);
+	sbi->meta = dir;
+	err = fill_fileset(sbi, dir);
+	if (err)
+		errorfc(fc, "no fileset could be made");
+	return err;
+}
+
+/* Finding one */
+
+struct find_context {
+	struct dir_context	ctx;
+	char			name[IZO_FSET_MAX + 1];
+	unsigned int		n;
+};
+
+static bool find_actor(struct dir_context *ctx, const char *name, int len, loff_t pos, u64 ino,
+		       unsigned int type)
+{
+	struct find_context *c = container_of(ctx, struct find_context, ctx);
+
+	if (name[0] == '.' || len > IZO_FSET_MAX)
+		return true;
+	memcpy(c->name, name, len);
+	c->name[len] = 0;
+	c->n++;
+	return true;
+}
+
+/* The only one that there is. */
+static int find_name(struct izo_sb *sbi, struct dentry *meta, struct fs_context *fc)
+{
+	struct find_context c = { .ctx.actor = find_actor };
+	struct file *f = izo_meta_open(sbi, meta, O_RDONLY | O_DIRECTORY);
+	int err;
+
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	err = iterate_dir(f, &c.ctx);
+	fput(f);
+	if (err)
+		return err;
+	if (c.n != 1)
+		return invalfc(fc, c.n ? "holds several filesets; say which with fileset=" :
+					 "holds no fileset; run mkizofs first");
+	sbi->params.fileset = kstrdup(c.name, GFP_KERNEL);
+	return sbi->params.fileset ? 0 : -ENOMEM;
+}
+
+static int find_in(struct izo_sb *sbi, struct dentry *meta, struct fs_context *fc)
+{
+	struct dentry *dir;
+	int err = 0;
+
+	if (!sbi->params.fileset)
+		err = find_name(sbi, meta, fc);
+	if (err)
+		return err;
+	dir = izo_meta_lookup(meta, sbi->params.fileset);
+	if (IS_ERR(dir))
+		return invalfc(fc, "holds no fileset %s", sbi->params.fileset);
+	sbi->meta = dir;
+	return 0;
+}
+
+int izo_fileset_find(struct izo_sb *sbi, struct fs_context *fc)
+{
+	struct dentry *meta = izo_meta_lookup(sbi->lower_root, IZO_META_DIR);
+	int err;
+
+	if (IS_ERR(meta))
+		return invalfc(fc, "holds no fileset; run mkizofs first");
+	err = find_in(sbi, meta, fc);
+	dput(meta);
+	return err;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the files of intermezzo.ko know of each other, grouped by file.
+ *
+ * "Upper" is what programs see, "lower" the private file system below it.  An
+ * upper inode belongs to one lower inode for its whole life and keeps one lower
+ * dentry of it; all attributes are copies that are made again after each
+ * operation.  Upper regular files have no pages of their own: data is read,
+ * written and mapped through the lower file's.
+ *
+ * Nobody else can change the lower file system (a directory that is used as
+ * lower excepted, where nobody should), so there is nothing to revalidate.
+ * Names are nevertheless looked up again below the lower directory's lock by
+ * every operation: no lower dentry but the inode's own is ever kept.
+ *
+ * Locks, in the order in which they are taken:
+ *	upper sb_writers (the VFS)
+ *	upper i_rwsem of directories and files, s_vfs_rename_mutex (the VFS)
+ *	lower sb_writers (mnt_want_write())
+ *	lower i_rwsem, s_vfs_rename_mutex
+ */
+#ifndef INTERMEZZO_KERNEL_H
+#define INTERMEZZO_KERNEL_H
+
+#define pr_fmt(fmt) "intermezzo: " fmt
+
+#include <linux/dcache.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/path.h>
+#include <linux/slab.h>
+
+#include "compat/compat.h"
+
+#define IZO_SUPER_MAGIC	0x47114711	/* that of 1999 */
+#define IZO_META_DIR	".intermezzo"
+#define IZO_LOST_FOUND	"lost+found"
+#define IZO_FSET_MAX	63
+#define IZO_MINORS	1024
+
+/* main.c */
+
+extern struct file_system_type izo_fs_type, izo_virtual_fs_type;
+
+/* params.c: mount options */
+
+struct izo_lower_param {
+	char	*key, *value;		/* value NULL: a flag */
+};
+
+struct izo_params {
+	bool	virtual;		/* vintermezzo */
+	char	*fileset;		/* NULL: the only one that is there */
+	char	*cache_type;		/* NULL: ext4, tmpfs */
+	char	*lowerdir;
+	int	minor;			/* -1: the smallest that is free */
+	struct izo_lower_param *lower;
+	unsigned int n_lower;
+};
+
+int izo_init_fs_context(struct fs_context *fc);
+int izo_init_virtual_fs_context(struct fs_context *fc);
+void izo_free_params(struct izo_params *p);
+
+/* super.c */
+
+struct izo_sb {
+	struct super_block	*sb;
+	struct vfsmount		*lower_mnt;
+	struct dentry		*lower_root;
+	bool			lower_private;	/* nobody else can have it mounted */
+	struct dentry		*meta;		/* .intermezzo/<fileset> */
+	struct izo_params	params;
+};
+
+static inline struct izo_sb *izo_sb(const struct super_block *sb)
+{
+	return sb->s_fs_info;
+}
+
+static inline struct super_block *izo_lower_sb(const struct super_block *sb)
+{
+	return izo_sb(sb)->lower_root->d_sb;
+}
+
+int izo_fill_super(struct super_block *sb, struct fs_context *fc);
+int izo_reconfigure(struct fs_context *fc);
+void izo_kill_sb(struct super_block *sb);
+
+/* lower.c: the mount that is ours alone */
+
+int izo_lower_mount(struct izo_sb *sbi, struct fs_context *fc);
+void izo_lower_unmount(struct izo_sb *sbi);
+
+/* fileset.c: .intermezzo/<fileset> */
+
+int izo_fileset_find(struct izo_sb *sbi, struct fs_context *fc);
+int izo_fileset_make(struct izo_sb *sbi, struct fs_context *fc);
+
+struct dentry *izo_meta_lookup(struct dentry *dir, const char *name);
+struct file *izo_meta_open(struct izo_sb *sbi, struct dentry *d, int flags);
+
+/* inode.c */
+
+struct izo_inode {
+	struct inode	*lower_inode;	/* the key; kept by: */
+	struct dentry	*lower;		/* counted; any of the lower inode's */
+	bool		meta;		/* .intermezzo or below it: never logged */
+	struct inode	vfs_inode;
+};
+
+static inline struct izo_inode *izo_i(const struct inode *inode)
+{
+	return container_of(inode, struct izo_inode, vfs_inode);
+}
+
+static inline struct dentry *izo_lower_dentry(const struct inode *inode)
+{
+	return izo_i(inode)->lower;
+}
+
+static inline struct inode *izo_lower_inode(const struct inode *inode)
+{
+	return izo_i(inode)->lower_inode;
+}
+
+/* Not counted: valid as long as the inode. */
+static inline struct path izo_lower_path(const struct inode *inode)
+{
+	return (struct path) {
+		.mnt = izo_sb(inode->i_sb)->lower_mnt,
+		.dentry = izo_lower_dentry(inode),
+	};
+}
+
+int izo_inode_cache_init(void);
+void izo_inode_cache_exit(void);
+struct inode *izo_alloc_inode(struct super_block *sb);
+void izo_free_inode(struct inode *inode);
+void izo_evict_inode(struct inode *inode);
+struct inode *izo_iget(struct super_block *sb, struct dentry *lower, bool meta);
+/* What the lower inode's attributes are now. */
+void izo_copy_attr(struct inode *inode);
+void izo_copy_times(struct inode *inode);
+void izo_copy_size(struct inode *inode);
+
+/* attr.c */
+
+int izo_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
+		u32 request_mask, unsigned int flags);
+int izo_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr);
+#ifdef IZO_HAVE_FS_UPDATE_TIME
+int izo_update_time(struct inode *inode, enum fs_update_time type, unsigned int flags);
+#else
+int izo_update_time(struct inode *inode, int flags);
+#endif
+int izo_fileattr_get(struct dentry *dentry, struct file_kattr *fa);
+int izo_fileattr_set(struct mnt_idmap *idmap, struct dentry *dentry, struct file_kattr *fa);
+int izo_fiemap(struct inode *inode, struct fiemap_extent_info *info, u64 start, u64 len);
+
+/* xattr.c */
+
+extern izo_xattr_handlers izo_xattrs;
+ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size);
+struct posix_acl *izo_get_inode_acl(struct inode *inode, int type, bool rcu);
+#ifdef IZO_ACL_OPS
+struct posix_acl *izo_get_acl(struct mnt_idmap *idmap, struct dentry *dentry, int type);
+int izo_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl *acl, int type);
+#endif
+
+/* dir.c: names */
+
+extern const struct inode_operations izo_dir_iops;
+/* False for what the root hides or protects. */
+bool izo_name_hidden(const struct inode *dir, const struct qstr *name);
+bool izo_name_protected(const struct inode *dir, const struct qstr *name);
+bool izo_name_is(const struct qstr *name, const char *what);
+
+/* readdir.c */
+
+extern const struct file_operations izo_dir_fops;
+
+/* file.c */
+
+extern const struct file_operations izo_file_fops;
+extern const struct inode_operations izo_file_iops, izo_link_iops, izo_special_iops;
+struct file *izo_real_file(struct file *file);
+long izo_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+
+/* export.c */
+
+extern const struct export_operations izo_export_ops;
+
+#endif

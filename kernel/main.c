@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * intermezzo.ko: loading and unloading, and the two file system types.
+ */
+#include "intermezzo.h"
+
+#include <linux/module.h>
+
+struct file_system_type izo_fs_type = {
+	.owner			= THIS_MODULE,
+	.name			= "intermezzo",
+	.init_fs_context	= izo_init_fs_context,
+	.kill_sb		= izo_kill_sb,
+};
+
+struct file_system_type izo_virtual_fs_type = {
+	.owner			= THIS_MODULE,
+	.name			= "vintermezzo",
+	.init_fs_context	= izo_init_virtual_fs_context,
+	.kill_sb		= izo_kill_sb,
+};
+
+static int __init izo_init(void)
+{
+	int err;
+
+	err = izo_inode_cache_init();
+	if (err)
+		return err;
+	err = register_filesystem(&izo_fs_type);
+	if (err)
+		goto out_cache;
+	err = register_filesystem(&izo_virtual_fs_type);
+	if (err)
+		goto out_type;
+	return 0;
+
+out_type:
+	unregister_filesystem(&izo_fs_type);
+out_cache:
+	izo_inode_cache_exit();
+	return err;
+}
+
+static void __exit izo_exit(void)
+{
+	unregister_filesystem(&izo_virtual_fs_type);
+	unregister_filesystem(&izo_fs_type);
+	izo_inode_cache_exit();
+}
+
+module_init(izo_init);
+module_exit(izo_exit);
+MODULE_ALIAS_FS("intermezzo");
+MODULE_ALIAS_FS("vintermezzo");
+MODULE_DESCRIPTION("InterMezzo, a replicating file system");
+MODULE_LICENSE("GPL");
