@@ -5,8 +5,7 @@
  * the rest is applied in order.  What each record does is in apply_pull.c.
  *
  * The position moves when a piece is done.  A piece that was begun before a crash is
- * applied again, with the same end, so that the same records are dropped; those
- * that are already so are recognised.
+ * applied again; records that are already so are recognised.
  */
 #include "pull.h"
 
@@ -41,25 +40,12 @@ static gboolean pull_is_own(const struct kml_record *r, gpointer data)
 	return r->has_origin && !memcmp(r->origin_replica, p->own, 16);
 }
 
-/* Where this piece ends must be known again after a crash; it may have been begun before one. */
-static gboolean pull_begin_piece(IsdPull *p, GError **error)
-{
-	return isd_client_begin(p->c, error) &&
-	       isd_state_set_u64(p->c->state, "pull_piece", p->piece_next, error) &&
-	       isd_client_commit(p->c, error);
-}
-
 static gboolean pull_decode(IsdPull *p, GError **error)
 {
-	guint64 begun;
 	gsize pos = 0;
 
-	if (!isd_state_get_u64(p->c->state, "pull_piece", &begun, error))
-		return FALSE;
-	if (begun <= p->c->pull_offset)
-		begun = G_MAXUINT64;
 	p->recs = g_array_new(FALSE, FALSE, sizeof(struct kml_record));
-	while (pos < p->piece->len && p->c->pull_offset + pos < begun) {
+	while (pos < p->piece->len) {
 		struct kml_record r;
 		ssize_t len = kml_decode(p->piece->data + pos, p->piece->len - pos, &r);
 
@@ -73,12 +59,8 @@ static gboolean pull_decode(IsdPull *p, GError **error)
 		p->piece_recno = r.recno;
 		pos += len;
 	}
-	if (pos < p->piece->len) {
-		p->piece_next = p->c->pull_offset + pos;
-		p->more = TRUE;
-	}
 	p->ops = isd_coalesce((struct kml_record *)p->recs->data, p->recs->len, pull_is_own, p);
-	return pull_begin_piece(p, error);
+	return TRUE;
 }
 
 static gboolean pull_piece_done(IsdPull *p, GError **error)
@@ -225,7 +207,7 @@ static void pull_step(IsdPull *p)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!isd_client_is_up(p->c) || isd_push_is_asking(p->c->push))
+	if (!isd_client_is_up(p->c))
 		return;
 	if (!pull_go(p, &error)) {
 		isd_client_fail(p->c, error);
@@ -327,7 +309,7 @@ static void pull_ask(IsdPull *p, guint wait)
  */
 void isd_pull_kick(IsdPull *p)
 {
-	if (p->ops || !p->poll)
+	if (p->ops)
 		pull_step(p);
 }
 
