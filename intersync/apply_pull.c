@@ -62,11 +62,11 @@ static gint64 key_of(struct kml_oid oid)
 
 static gint64 key_of_name(struct kml_oid dir, struct kml_str name)
 {
-	gint64 h = 5381;
+	guint64 h = 5381;
 
 	for (gsize i = 0; i < name.len; i++)
 		h = h * 33 + (guchar)name.ptr[i];
-	return h ^ (key_of(dir) << 7);
+	return (gint64)(h ^ ((guint64)key_of(dir) << 7));
 }
 
 static guint touched_keys(const struct kml_record *r, gint64 keys[7], gboolean needs)
@@ -1316,7 +1316,7 @@ static gboolean apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return TRUE;
 	/* renamed on both sides: the server's name counts */
 	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
-	    !isd_push_void_renames(p->c, o.oid, error))
+	    !isd_push_void_renames(p->c, o.oid, 0, error))
 		return FALSE;
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
 		return FALSE;

@@ -102,6 +102,23 @@ static gboolean conflict_count(IsdClient *c, const char *from, const char *to, G
 	       isd_state_set_u64(c->state, "conflicts", n + 1, error);
 }
 
+/* What the server learns of it: a new file, or that the object is called otherwise now. */
+static gboolean conflict_tell(IsdClient *c, IsdObject *o, gint64 parent, const char *name,
+			      guint64 upto, gint64 *ret_new_id, GError **error)
+{
+	guint64 renamed;
+
+	if (!o->soid.ino)
+		return isd_push_cover(c, o->oid, upto, 0, error);
+	if (!S_ISDIR(o->attr.mode) && isd_push_is_pending(c, o->oid, o->lcver))
+		return isd_push_cover(c, o->oid, upto, 0, error) &&
+		       conflict_split(c, o, parent, name, ret_new_id, error);
+	if (!S_ISDIR(o->attr.mode) && o->attr.nlink > 1)
+		return TRUE;
+	return isd_push_last_rename(c, o->oid, &renamed, error) &&
+	       isd_push_void_renames(c, o->oid, renamed, error);
+}
+
 gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,
 			   gint64 *ret_new_id, GError **error)
 {
@@ -123,17 +140,14 @@ gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *n
 		return FALSE;
 	}
 	if (!isd_client_follow(c, TRUE, error) ||
-	    !isd_state_by_id(c->state, id, &o, &found, error))
+	    !isd_state_by_id(c->state, id, &o, &found, error) ||
+	    (to && found && !conflict_tell(c, &o, parent, name, upto, &new_id, error)) ||
+	    (to && !conflict_count(c, name, to, error)))
 		return FALSE;
-	if (to && found && !S_ISDIR(o.attr.mode) &&
-	    (!o.soid.ino || isd_push_is_pending(c, o.oid, o.lcver))) {
-		if (!isd_push_cover(c, o.oid, upto, 0, error) ||
-		    (o.soid.ino && !conflict_split(c, &o, parent, name, &new_id, error)))
-			return FALSE;
-	}
 	if (ret_new_id)
 		*ret_new_id = new_id;
-	return !to || conflict_count(c, name, to, error);
+	/* the tree has it: the state must not forget */
+	return isd_client_commit(c, error) && isd_client_begin(c, error);
 }
 
 gboolean isd_conflict_survive(IsdClient *c, gint64 id, GError **error)

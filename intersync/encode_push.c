@@ -230,6 +230,26 @@ static EncodeResult encode_content(Encode *e, gboolean may_upload, GError **erro
 
 /* --- the record --- */
 
+/*
+ * The server may have another name for the object than the record says: it is to take the
+ * one that it has.
+ */
+static gboolean encode_name(Encode *e)
+{
+	const unsigned int op = e->r.opcode;
+	gboolean moved, is_void;
+
+	if (op != KML_RENAME && op != KML_UNLINK && op != KML_RMDIR)
+		return TRUE;
+	is_void = isd_push_is_void(e->p->c, e->r.obj, e->r.recno, &moved);
+	if (moved) {
+		e->r.name = e->r.dir = (struct kml_str) { 0 };
+		e->r.parent = (struct kml_oid) { 0 };
+		e->r.has_ptime = false;		/* of a directory that it may not be in there */
+	}
+	return op != KML_RENAME || !is_void;
+}
+
 static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **error)
 {
 	const IsdOp *op = e->po->op;
@@ -240,7 +260,7 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 		e->r.opcode = KML_CLOSE;
 	if (!isd_push_find(e->p->c, op->r.obj, &e->o, &e->known, error))
 		return ENCODE_FAIL;
-	if (op->r.opcode == KML_RENAME && isd_push_is_void(e->p->c, op->r.obj, op->r.recno))
+	if (!encode_name(e))
 		return ENCODE_MOOT;
 	if (e->known && !makes(op->r.opcode) && !e->o.soid.ino && !is_being_made(e)) {
 		if (op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR)

@@ -25,7 +25,7 @@
 #define META_TARGET	4
 #define START_MS	15000
 #define BACKOFF_MAX	30	/* seconds between restarts */
-#define GOOD_RUN	60	/* seconds after which a death is the first one again */
+#define GOOD_RUN	5	/* seconds: one that ran so long has not failed to start */
 
 struct IsdHttpd {
 	IsdCore		*core;

@@ -157,7 +157,25 @@ static int use_object_anywhere(IsdJudge *j, const struct kml_record *r, IsdDeed 
 	return 0;
 }
 
-/* The object, under the name that the client knows; nothing else will do. */
+/* The object, under its only name. */
+static int use_object_alone(IsdJudge *j, const struct kml_record *r, IsdDeed *d, IsdObject *o,
+			    guint64 *ret_version)
+{
+	g_auto(IsdName) n = { 0 };
+	gboolean found;
+	int err = use_object_anywhere(j, r, d, o);
+
+	if (err)
+		return err;
+	if (!d->name || (o->attr.nlink > 1 && !S_ISDIR(o->attr.mode)))
+		return stale("the object has several names");
+	if (!isd_state_lookup(j->core->state, d->parent, d->name, &n, &found, &j->error))
+		return ISD_JUDGE_BROKEN;
+	*ret_version = n.ver;
+	return 0;
+}
+
+/* The object, under the name that the client knows if it says one; nothing else will do. */
 static int use_object_named(IsdJudge *j, const struct kml_record *r, IsdDeed *d, IsdObject *o,
 			    guint64 *ret_version)
 {
@@ -165,6 +183,8 @@ static int use_object_named(IsdJudge *j, const struct kml_record *r, IsdDeed *d,
 	gboolean found;
 	int err;
 
+	if (!r->name.ptr && r->opcode != KML_LINK)
+		return use_object_alone(j, r, d, o, ret_version);
 	if (!r->name.ptr)
 		return EUCLEAN;
 	err = find(j, r->obj, r->ref_own & KML_REF_OBJ, o);
@@ -370,6 +390,9 @@ static int judge_rename(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	d->moves_dir = S_ISDIR(o.attr.mode) || (r->flags & KML_F_EXCHANGE);
 	d->guard = isd_guard_object(&o, 0);
 	d->tguard = isd_guard_absent();
+	d->is_so = found && n.id == d->obj && !r->name.ptr;
+	if (d->is_so)
+		return 0;
 	if (found)
 		return judge_target(j, r, &n, d);
 	return r->flags & KML_F_EXCHANGE ? stale("nothing to exchange with") : 0;

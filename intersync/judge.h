@@ -30,6 +30,7 @@ typedef struct {
 	/* What it uses, rows of the state, 0: nothing. */
 	gint64			obj, old, parent, tparent;
 	gboolean		moves_dir;
+	gboolean		is_so;		/* nothing is to be done: it is so already */
 } IsdDeed;
 
 void isd_deed_clear(IsdDeed *d);

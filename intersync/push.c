@@ -94,22 +94,24 @@ static gboolean push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
 	return covered;
 }
 
-/* The server has moved it as well, and its name counts. */
-gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, GError **error)
+gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, guint64 carrier, GError **error)
 {
-	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?)",
-			   "iui", (gint64)oid.ino, oid.gen, (gint64)c->core->log_recno);
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?, ?)",
+			   "iuii", (gint64)oid.ino, oid.gen, (gint64)c->core->log_recno,
+			   (gint64)carrier);
 }
 
-gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno)
+gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno, gboolean *ret_moved)
 {
 	sqlite3_stmt *st;
 	gboolean is;
 
-	if (isd_sql_row(c->state, NULL, &st, "SELECT upto FROM client_void WHERE ino = ? AND gen = ?",
-			"iu", (gint64)oid.ino, oid.gen) <= 0)
+	*ret_moved = isd_sql_row(c->state, NULL, &st, "SELECT upto, carrier FROM client_void"
+				 " WHERE ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen) > 0;
+	if (!*ret_moved)
 		return FALSE;
-	is = recno <= (guint64)sqlite3_column_int64(st, 0);
+	is = recno <= (guint64)sqlite3_column_int64(st, 0) &&
+		recno != (guint64)sqlite3_column_int64(st, 1);
 	sqlite3_reset(st);
 	return is;
 }
@@ -184,6 +186,7 @@ typedef struct {
 	GHashTable	*xattrs;
 	IsdName		name;
 	gboolean	found;
+	guint64		recno;
 } Pending;
 
 static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
@@ -244,6 +247,24 @@ gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, g
 	*ret = w.name;
 	*ret_found = w.found;
 	return TRUE;
+}
+
+static gboolean pending_rename(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+
+	if (r->opcode == KML_RENAME && isd_oid_equal(r->obj, w->oid))
+		w->recno = r->recno;
+	return TRUE;
+}
+
+gboolean isd_push_last_rename(IsdClient *c, struct kml_oid oid, guint64 *ret_recno, GError **error)
+{
+	Pending w = { .oid = oid };
+	gboolean ok = push_each_pending(c, pending_rename, &w, error);
+
+	*ret_recno = w.recno;
+	return ok;
 }
 
 /* --- segments --- */
@@ -410,10 +431,14 @@ static gboolean settle_names(IsdClient *c, const struct kml_record *r, gint64 id
 	struct kml_oid dir = to ? r->tparent : r->parent;
 	struct kml_str name = to ? r->tname : r->name;
 	g_auto(IsdObject) d = { 0 };
-	gboolean found;
+	gboolean found, moved;
 
 	if ((!to && !makes(r->opcode)) || !name.ptr)
 		return TRUE;
+	isd_push_is_void(c, r->obj, r->recno, &moved);
+	if (moved)
+		return isd_sql_run(c->state, error, "UPDATE name SET ver = max(ver, ?)"
+				   " WHERE id = ?", "ii", (gint64)recno, id);
 	if (!isd_push_find(c, dir, &d, &found, error))
 		return FALSE;
 	return !found || isd_sql_run(c->state, error, "UPDATE name SET ver = max(ver, ?)"
@@ -728,6 +753,28 @@ static gboolean push_is_moot(IsdPush *p, const PushOp *po, gboolean *ret, GError
 	return TRUE;
 }
 
+/*
+ * A rename that stays stale although everything was taken in: one of the names on its way is
+ * somebody else's on the server.  What counts is where the object ended up.
+ */
+static gboolean push_shorten_renames(IsdPush *p, const PushOp *po, GError **error)
+{
+	const struct kml_record *r = &po->op->r;
+	g_auto(IsdObject) o = { 0 };
+	guint64 last;
+	gboolean found, moved;
+
+	if (po->err != ESTALE || po->tries < TRIES_QUIET || r->opcode != KML_RENAME)
+		return TRUE;
+	isd_push_is_void(p->c, r->obj, r->recno, &moved);
+	if (moved || !isd_push_find(p->c, r->obj, &o, &found, error))
+		return moved;
+	if (!found || !o.soid.ino || (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)))
+		return TRUE;
+	return isd_push_last_rename(p->c, r->obj, &last, error) &&
+	       isd_push_void_renames(p->c, r->obj, last, error);
+}
+
 /* --- answers --- */
 
 static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct answer *a, GError **error)
@@ -747,7 +794,7 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct answer *a,
 	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " %s: %s", (guint64)po->op->r.recno,
 		  kml_opcode_name(po->op->r.opcode), g_strerror(status));
 	push_op_failed(p, po, status);
-	if (!push_is_moot(p, po, &moot, error))
+	if (!push_shorten_renames(p, po, error) || !push_is_moot(p, po, &moot, error))
 		return FALSE;
 	if (moot)
 		segment_op_done(p, s, index);

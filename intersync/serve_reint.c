@@ -158,6 +158,21 @@ static void accept(Push *p, guint index, const struct izo_reint_result *res)
 	count(p, 0);
 }
 
+/* Nothing was to be done, and no record of ours is about it: it is so at this position. */
+static gboolean accept_as_is(Push *p, guint index, const IsdDeed *d)
+{
+	struct reint_answer *a = answer_at(p, index);
+	guint64 recno;
+
+	if (!isd_state_get_u64(p->core->state, "local_recno", &recno, &p->error))
+		return FALSE;
+	a->server_recno = htole64(recno);
+	a->ino = htole64(d->r.obj.ino);
+	a->gen = htole32(d->r.obj.gen);
+	count(p, 0);
+	return TRUE;
+}
+
 static gboolean in_failed(Push *p, struct kml_oid oid)
 {
 	g_autofree char *key = own_key(oid);
@@ -258,6 +273,8 @@ static gboolean second_try(Push *p, guint index, const struct kml_record *r, gin
 	err = isd_judge(&p->judge, r, TRUE, &d);
 	if (err < 0)
 		return broken(p);
+	if (!err && d.is_so)
+		return accept_as_is(p, index, &d);
 	if (!err) {
 		isd_reint_add(p->batch, &d.r, &d.guard, &d.tguard, d.flags);
 		if (!isd_reint_send(p->batch, p->core, 0, 0, &res, &p->error))
@@ -383,6 +400,8 @@ static gboolean one_record(Push *p, guint index, const guint8 *at, const struct 
 	}
 	if (err < 0)
 		return broken(p);
+	if (!err && d.is_so)
+		return accept_as_is(p, index, &d);
 	if (!err)
 		return queue(p, index, at, &d);
 	refuse(p, index, r, err);

@@ -61,7 +61,7 @@ static const char client_schema[] =
 	"CREATE TABLE IF NOT EXISTS client_alias(ino INTEGER, gen INTEGER, id INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_void(ino INTEGER, gen INTEGER, upto INTEGER,"
-	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_gone(ino INTEGER, gen INTEGER, sino INTEGER,"
 	" sgen INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_was(sino INTEGER, sgen INTEGER, id INTEGER,"
