@@ -268,6 +268,17 @@ static int send_plain(struct mis_request *q, struct open_file *o)
 	return send_file(q, o->fd, 0, o->stamp.size, still_version, &o->stamp);
 }
 
+/* What a copy takes, for a client that has little space. */
+static void tell_allocated(struct mis_request *q, int fd)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st))
+		apr_table_setn(q->r->headers_out, "InterSync-Allocated",
+			       apr_psprintf(q->r->pool, "%" PRIu64,
+					    (uint64_t) st.st_blocks * 512));
+}
+
 static int answer_data(struct mis_request *q)
 {
 	struct mis_reader *reader;
@@ -290,6 +301,7 @@ static int answer_data(struct mis_request *q)
 		return mis_fail_status(q, status);
 	o = new_file(q, fd);
 	o->stamp = stamp;
+	tell_allocated(q, fd);
 	ranges = apr_table_get(q->args, "sparse");
 	apr_table_setn(q->r->headers_out, "ETag",
 		       apr_psprintf(q->r->pool, "\"%" PRIu64 ".%" PRIu32 "-%" PRIu64 "%s\"",
@@ -371,6 +383,30 @@ static int upload_body(struct upload *u, bool has_size, uint64_t size)
 	return status;
 }
 
+/* The length of the body, if it is told before. */
+static uint64_t promised_body(struct mis_request *q)
+{
+	const char *text = apr_table_get(q->r->headers_in, "Content-Length");
+	uint64_t len = 0;
+
+	return text && mis_number(text, &len) ? len : 0;
+}
+
+/* What does not fit leaves nothing behind: it would only keep the disk full. */
+static int put_body(struct mis_request *q, struct upload *u, const char *file, bool has_size,
+		    uint64_t size)
+{
+	int status = mis_upload_room(q->f, promised_body(q));
+
+	u->buf = malloc(MIS_CHUNK);
+	if (status == HTTP_OK)
+		status = u->buf ? upload_body(u, has_size, size) : HTTP_INTERNAL_SERVER_ERROR;
+	free(u->buf);
+	if (status == HTTP_INSUFFICIENT_STORAGE)
+		mis_upload_delete(q->f, file);
+	return status;
+}
+
 static int put_incoming(struct mis_request *q, const char *file)
 {
 	struct upload u = { .q = q };
@@ -382,9 +418,7 @@ static int put_incoming(struct mis_request *q, const char *file)
 	status = mis_upload_open(q->f, file, &u.fd);
 	if (status != HTTP_OK)
 		return mis_fail_status(q, status);
-	u.buf = malloc(MIS_CHUNK);
-	status = u.buf ? upload_body(&u, has_size, size) : HTTP_INTERNAL_SERVER_ERROR;
-	free(u.buf);
+	status = put_body(q, &u, file, has_size, size);
 	close(u.fd);
 	if (status != HTTP_OK)
 		return mis_fail_status(q, status);
@@ -393,9 +427,14 @@ static int put_incoming(struct mis_request *q, const char *file)
 
 static int head_incoming(struct mis_request *q, const char *file)
 {
-	uint64_t length;
-	int status = mis_upload_length(q->f, file, &length);
+	uint64_t length, need = 0;
+	int status;
 
+	if (mis_arg(q, "need", &need) < 0)
+		return mis_fail(q, HTTP_BAD_REQUEST, "need is a number");
+	status = mis_upload_rest_fits(q->f, file, need);
+	if (status == HTTP_OK)
+		status = mis_upload_length(q->f, file, &length);
 	if (status != HTTP_OK)
 		return mis_fail_status(q, status);
 	apr_table_setn(q->r->headers_out, "InterSync-Length",

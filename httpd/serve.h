@@ -103,6 +103,9 @@ int mis_kml_read(const struct mis_fileset *f, uint64_t after, uint64_t end, size
 #define MIS_NAME_MAX	100
 bool mis_upload_name(char *ret, size_t size, const char *peer, const char *name);
 int mis_upload_open(const struct mis_fileset *f, const char *file, int *ret_fd);
+/* Is there room for so many bytes?  Of an upload: but for what of it is there. */
+int mis_upload_room(const struct mis_fileset *f, uint64_t bytes);
+int mis_upload_rest_fits(const struct mis_fileset *f, const char *file, uint64_t bytes);
 int mis_upload_write(int fd, const void *buf, size_t len, uint64_t off);
 int mis_upload_size(int fd, uint64_t size);
 int mis_upload_length(const struct mis_fileset *f, const char *file, uint64_t *ret_length);

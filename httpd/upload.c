@@ -80,6 +80,29 @@ int mis_upload_open(const struct mis_fileset *f, const char *file, int *ret_fd)
 	return 409;
 }
 
+/*
+ * The reserve is kept here, with a piece, and not by the writes: a disk that is
+ * full to the last byte could not take the state's changes either.
+ */
+int mis_upload_room(const struct mis_fileset *f, uint64_t bytes)
+{
+	uint64_t room;
+
+	if (room_for_content(f->meta_fd, &room))
+		return 200;	/* the write will tell */
+	return bytes > room ? 507 : 200;
+}
+
+int mis_upload_rest_fits(const struct mis_fileset *f, const char *file, uint64_t bytes)
+{
+	struct stat st;
+	uint64_t have = 0;
+
+	if (!fstatat(f->meta_fd, file, &st, AT_SYMLINK_NOFOLLOW))
+		have = (uint64_t) st.st_blocks * 512;
+	return bytes > have ? mis_upload_room(f, bytes - have) : 200;
+}
+
 int mis_upload_write(int fd, const void *buf, size_t len, uint64_t off)
 {
 	int err = off + len > INT64_MAX ? -EFBIG : pwrite_all(fd, buf, len, off);

@@ -549,6 +549,23 @@ static gboolean clear_name(IsdPull *p, IsdOp *op, const IsdPlace *at, const char
 	return isd_conflict_keep(p->c, n.id, at->id, name, NULL, error);
 }
 
+/* There is no room for it: nobody sees it before all of it is here. */
+static gboolean make_later(IsdPull *p, const IsdOp *op, const IsdPlace *at, const char *name,
+			   GError **error)
+{
+	const struct kml_record *r = &op->r;
+	g_auto(IsdObject) o = { .soid = r->obj, .attr = r->attr, .aver = r->recno };
+
+	o.attr.valid = 0;
+	o.attr.ctime = (struct kml_time) { 0 };
+	if (!isd_state_add_object(p->c->state, &o, error) ||
+	    !isd_obj_put_xattrs(p->c->state, o.id, r->xattrs, r->xattrs_len, error) ||
+	    !isd_want_add(p->c, o.id, at->id, name, op->content_recno, r->attr.size, error))
+		return FALSE;
+	isd_want_soon(p->c->want);
+	return TRUE;
+}
+
 static gboolean apply_make(IsdPull *p, IsdOp *op, guint tries, GError **error)
 {
 	const struct kml_record *r = &op->r;
@@ -571,6 +588,8 @@ static gboolean apply_make(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return TRUE;
 	if (!clear_name(p, op, &at, name, tries, &bound, error) || bound)
 		return bound && (!error || !*error);
+	if (t && t->status == ISD_CONTENT_FULL)
+		return make_later(p, op, &at, name, error);
 	m.attr.valid = 0;
 	m.link = r->link;
 	m.xattrs = r->xattrs;

@@ -14,6 +14,9 @@
 #define RETRY_MIN_MS	400
 #define RETRY_MAX_MS	(30 * 1000)
 #define BLOCKED_MS	(20 * 1000)
+#define FULL_MIN_MS	(2 * 1000)
+#define FULL_MAX_MS	(30 * 1000)
+#define FULL_FORGET	60	/* seconds that went well: the next full disk is a new one */
 #define FIRST_CONTACT	5	/* seconds */
 #define PROFILE_TIMEOUT	15
 #define COMMIT_MS	1000
@@ -114,6 +117,8 @@ static gboolean client_retry(gpointer data)
 {
 	IsdClient *c = data;
 
+	if (c->full_ms && c->phase == ISD_CLIENT_BLOCKED && !isd_space_usable(c))
+		return G_SOURCE_CONTINUE;	/* a look costs nothing, a try does */
 	c->retry = 0;
 	client_connect(c);
 	return G_SOURCE_REMOVE;
@@ -132,15 +137,26 @@ static gboolean client_reset(gpointer data)
 
 	c->reset = 0;
 	client_drop_parts(c);
+	/* SQLite has rolled back by itself (disk full): there is nothing to be committed */
+	if (c->txn && sqlite3_get_autocommit(c->state->db))
+		isd_client_abort(c);
 	if (!isd_client_commit(c, &error) || !client_load(c, &error))
 		isd_client_set_phase(c, ISD_CLIENT_BLOCKED, error->message);
 	if (c->phase == ISD_CLIENT_BLOCKED) {
-		client_retry_in(c, BLOCKED_MS);
+		client_retry_in(c, c->full_ms ? c->full_ms : BLOCKED_MS);
 		return G_SOURCE_REMOVE;
 	}
 	client_retry_in(c, c->retry_ms);
 	c->retry_ms = MIN(c->retry_ms * 2, RETRY_MAX_MS);
 	return G_SOURCE_REMOVE;
+}
+
+/* How long to wait for room; 0: that is not what is missing. */
+static void client_note_full(IsdClient *c, gboolean full)
+{
+	gboolean again = c->full_ms && now_seconds() - c->since < FULL_FORGET;
+
+	c->full_ms = !full ? 0 : again ? MIN(c->full_ms * 2, FULL_MAX_MS) : FULL_MIN_MS;
 }
 
 void isd_client_fail(IsdClient *c, const GError *error)
@@ -151,6 +167,7 @@ void isd_client_fail(IsdClient *c, const GError *error)
 
 	if (c->reset)
 		return;
+	client_note_full(c, g_error_matches(error, ISD_ERROR, ISD_ERROR_NOSPC));
 	if (!net && g_error_matches(error, ISD_ERROR, ISD_ERROR_FAILED) && c->txn)
 		isd_client_abort(c);
 	isd_client_set_phase(c, again ? ISD_CLIENT_OFFLINE : ISD_CLIENT_BLOCKED, error->message);
@@ -365,6 +382,9 @@ static gboolean client_go(IsdClient *c, GError **error)
 	if (!isd_state_get_u64(c->state, "attached", &attached, error) || !client_load(c, error))
 		return FALSE;
 	c->retry_ms = RETRY_MIN_MS;
+	/* what could not be taken in, or was rolled back, when it failed */
+	if (!isd_client_follow(c, FALSE, error))
+		return FALSE;
 	c->want = isd_want_new(c);
 	if (attached >= ISD_ATTACH_DONE) {
 		isd_client_attached(c);
@@ -503,6 +523,8 @@ static gboolean sync_check(gpointer data)
 
 void isd_client_progress(IsdClient *c)
 {
+	if (c->litter && c->pull && isd_pull_is_idle(c->pull) && !isd_want_is_busy(c->want))
+		isd_data_clean(c);
 	if (c->syncs && !c->sync_source)
 		c->sync_source = g_idle_add(sync_check, c);
 }
@@ -604,6 +626,7 @@ gboolean isd_client_start(IsdCore *core, const IsdClientOptions *o, GError **err
 	c->fset = g_strdup(o->fset ? o->fset : core->fileset);
 	c->retry_ms = RETRY_MIN_MS;
 	c->since = now_seconds();
+	c->litter = TRUE;
 	base = client_base_url(c);
 	c->fetcher = isd_fetcher_new(base, client_headers, c);
 	if (!isd_client_tables(c->state, error) || !client_load(c, error) ||
@@ -683,12 +706,17 @@ static void status_progress(IsdClient *c, JsonBuilder *b)
 
 static void status_blocked(IsdClient *c, JsonBuilder *b)
 {
+	g_autofree char *room = NULL;
 	guint64 recno = 0;
 	const char *what = "push", *why = c->push ? isd_push_blocking(c->push, &recno) : NULL;
 
 	if (!why && c->phase == ISD_CLIENT_BLOCKED) {
 		what = "connection";
 		why = c->reason;
+	}
+	if (!why) {
+		what = "room";
+		why = room = isd_space_why(c);
 	}
 	if (!why)
 		return;

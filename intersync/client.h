@@ -18,6 +18,7 @@
 #include "statedb.h"
 
 #define ISD_SMALL_MAX	KML_DATA_MAX	/* content that travels inside a record */
+#define ISD_CONTENT_FULL 507		/* status of content for which there is no room here */
 
 typedef enum {
 	ISD_CLIENT_OFFLINE,
@@ -35,6 +36,14 @@ typedef struct IsdAttach IsdAttach;
 typedef struct IsdWant IsdWant;
 typedef struct IsdPull IsdPull;
 typedef struct IsdPush IsdPush;
+
+/* Wanted content that does not fit. */
+typedef struct {
+	gint64		id;		/* the smallest of them; 0: none */
+	guint64		bytes;		/* what that takes */
+	guint64		least;		/* of those that this pass has found; 0: none yet */
+	guint		rows;		/* of client_want that are such */
+} IsdShort;
 
 struct IsdClient {
 	IsdCore		*core;
@@ -57,6 +66,10 @@ struct IsdClient {
 	guint64		push_offset, push_recno;	/* settled of the own log */
 	gboolean	txn;		/* a transaction is open */
 	guint		txn_records, txn_source;
+	guint		full_ms;	/* pause after the disk was found full */
+	guint64		promised;	/* bytes on the disk that content under way will take */
+	gboolean	litter;		/* there may be files in incoming/ that nobody wants */
+	IsdShort	shortage;	/* space.c */
 	IsdAttach	*attach;
 	IsdWant		*want;
 	IsdPull		*pull;
@@ -130,7 +143,8 @@ typedef struct {
 	GArray		*ranges;	/* of struct kml_range in the host's order; NULL: all of it */
 	gpointer	user;
 	/* the answer */
-	guint		status;		/* 0, or 404, 410, 425 */
+	guint		status;		/* 0, or 404, 410, 425, ISD_CONTENT_FULL */
+	guint64		need;		/* ISD_CONTENT_FULL: the bytes that it takes here */
 	const guint8	*data;		/* small: size bytes */
 	char		*file;		/* large: its name in incoming/ */
 } IsdContent;
@@ -146,8 +160,26 @@ GPtrArray *isd_data_contents(IsdDataJob *job);
 /* Also cancels what is under way. */
 void isd_data_job_free(IsdDataJob *job);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdDataJob, isd_data_job_free)
-/* Remove what earlier runs left in incoming/ and nobody wants. */
+/*
+ * Remove downloads from incoming/ that nobody wants: what was superseded, or left by
+ * an earlier run.  Only while neither pull nor want has anything under way.
+ */
 void isd_data_clean(IsdClient *c);
+
+/* --- space.c: room for what comes --- */
+
+/* Bytes that content may take now; what is under way is taken off. */
+guint64 isd_space_room(IsdClient *c);
+/* want.c: a pass over the wanted begins; this row did not fit; it ends. */
+void isd_space_pass(IsdClient *c);
+void isd_space_short(IsdClient *c, gint64 id, guint64 bytes);
+void isd_space_passed(IsdClient *c);
+/* All `rows` that are wanted only wait for room, and there is not enough for any of them. */
+gboolean isd_space_waits(IsdClient *c, guint64 rows);
+/* What does not fit, for people; NULL: everything does. */
+char *isd_space_why(IsdClient *c);
+/* Is there as much as state and log need to go on? */
+gboolean isd_space_usable(IsdClient *c);
 
 /* --- local.c: names and files here --- */
 

@@ -6,6 +6,7 @@
  */
 #include "client.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #define BUNDLE_OBJECTS	1024
 #define BUNDLE_BYTES	(4 * 1024 * 1024)
 #define FRAME_MAX	(1024 * 1024)
+#define FILE_OVERHEAD	8192	/* on the disk, of a small file: half a block, inode, name, log */
 
 struct bundle_ask {
 	guint64	ino;
@@ -44,6 +46,7 @@ struct IsdDataJob {
 	gpointer	data;
 	GError		*error;
 	guint		idle;
+	guint64		promised;	/* of the client's room, for its bundles */
 };
 
 /* One request of a job. */
@@ -56,10 +59,12 @@ typedef struct {
 	struct frame	frame;		/* as received */
 	guint		head_len;	/* bytes of it */
 	guint64		off, left;	/* of the frame's data */
+	guint64		need;		/* bytes that it takes on the disk */
+	guint64		promised;	/* of the client's room: what of that is to come */
 	gboolean	ended;
 } DataPart;
 
-static void data_stream(IsdDataJob *job, IsdContent *content);
+static gboolean data_stream(IsdDataJob *job, IsdContent *content, GError **error);
 
 IsdContent *isd_content_new(struct kml_oid soid, guint64 version, guint64 size)
 {
@@ -88,6 +93,7 @@ static void data_part_free(gpointer p)
 		isd_fetch_cancel(part->request);
 	if (part->fd >= 0)
 		close(part->fd);
+	part->job->c->promised -= part->promised;
 	g_clear_pointer(&part->asked, g_ptr_array_unref);
 	g_free(part);
 }
@@ -157,8 +163,7 @@ static gboolean bundle_one(DataPart *part, guint i, const GByteArray *body, gsiz
 	t->status = GUINT32_FROM_LE(h.status);
 	if (t->status == 413) {
 		t->status = 0;
-		data_stream(part->job, t);
-		return TRUE;
+		return data_stream(part->job, t, error);
 	}
 	if (t->status)
 		return TRUE;
@@ -227,6 +232,9 @@ static gboolean stream_write(DataPart *part, const guint8 **buf, gsize *len, GEr
 	part->left -= n;
 	*buf += n;
 	*len -= n;
+	n = MIN((guint64)n, part->promised);
+	part->promised -= n;
+	part->job->c->promised -= n;
 	return TRUE;
 }
 
@@ -273,15 +281,39 @@ static gboolean stream_data(IsdRequest *r, const void *p, gsize len, gpointer da
 	return TRUE;
 }
 
+/* It would only keep the disk full, or nobody asks for that version again. */
+static void stream_drop(DataPart *part)
+{
+	IsdContent *t = part->content;
+
+	unlinkat(part->job->c->core->incoming_fd, t->file, 0);
+	g_clear_pointer(&t->file, g_free);
+}
+
+static void stream_full(DataPart *part)
+{
+	stream_drop(part);
+	part->content->status = ISD_CONTENT_FULL;
+	part->content->need = part->need;
+	data_part_end(part, NULL);
+}
+
 static void stream_done(IsdRequest *r, const GError *error, gpointer data)
 {
 	DataPart *part = data;
+	IsdContent *t = part->content;
 	guint status = isd_fetch_status(r);
 	g_autoptr(GError) bad = NULL;
 
 	if (status == 404 || status == 410 || status == 425) {
-		part->content->status = status;
+		if (status != 425)
+			stream_drop(part);
+		t->status = status;
 		data_part_end(part, NULL);
+		return;
+	}
+	if (g_error_matches(error, ISD_ERROR, ISD_ERROR_NOSPC)) {
+		stream_full(part);	/* somebody else took the room meanwhile */
 		return;
 	}
 	if (!error && !part->ended) {
@@ -318,9 +350,7 @@ static gboolean stream_open(DataPart *part, guint64 *ret_have, GError **error)
 	IsdContent *t = part->content;
 	struct stat st;
 
-	t->file = g_strdup_printf("%s-%" G_GINT64_MODIFIER "x.%x-%" G_GUINT64_FORMAT,
-				  t->ranges ? "rng" : "get", (guint64)t->soid.ino, t->soid.gen,
-				  t->version);
+	part->job->c->litter = TRUE;
 	part->fd = openat(part->job->c->core->incoming_fd, t->file,
 			  O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | (t->ranges ? O_TRUNC : 0),
 			  0600);
@@ -337,28 +367,118 @@ static gboolean stream_open(DataPart *part, guint64 *ret_have, GError **error)
 	return TRUE;
 }
 
-static void data_stream(IsdDataJob *job, IsdContent *content)
+static char *stream_path(const IsdContent *t, guint64 have)
 {
-	DataPart *part = data_part_new(job);
-	g_autofree char *query = NULL;
+	g_autofree char *query = stream_query(t, have);
+
+	return g_strdup_printf("data/%" G_GUINT64_FORMAT ".%u/%" G_GUINT64_FORMAT "?%s",
+			       (guint64)t->soid.ino, t->soid.gen, t->version, query);
+}
+
+static gboolean stream_begin(DataPart *part, GError **error)
+{
+	IsdContent *t = part->content;
 	guint64 have = 0;
 	IsdFetchSpec spec = {
 		.method = "GET", .on_data = stream_data, .done = stream_done, .data = part,
 	};
 
-	part->content = content;
-	if (!stream_open(part, &have, job->error ? NULL : &job->error)) {
-		g_hash_table_remove(job->parts, part);
+	part->promised = part->need;
+	part->job->c->promised += part->need;
+	if (!stream_open(part, &have, error))
+		return FALSE;
+	spec.path = stream_path(t, have);
+	part->request = isd_fetch(part->job->c->fetcher, &spec);
+	return TRUE;
+}
+
+/* What it takes here at most: all of it, or the ranges, but for what is here. */
+static guint64 stream_need(const DataPart *part)
+{
+	const IsdContent *t = part->content;
+	struct stat st;
+	guint64 sum = 0, have;
+
+	for (guint i = 0; t->ranges && i < t->ranges->len; i++)
+		sum += g_array_index(t->ranges, struct kml_range, i).len;
+	if (t->ranges)
+		return sum;
+	if (fstatat(part->job->c->core->incoming_fd, t->file, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return t->size;
+	have = (guint64)st.st_blocks * 512;
+	return t->size > have ? t->size - have : 0;
+}
+
+static void stream_asked(IsdRequest *r, const GError *error, gpointer data)
+{
+	DataPart *part = data;
+	const char *allocated = isd_fetch_header(r, "InterSync-Allocated");
+	g_autoptr(GError) local = NULL;
+
+	part->request = NULL;
+	if (error) {
+		stream_done(r, error, data);
 		return;
 	}
-	query = stream_query(content, have);
-	spec.path = g_strdup_printf("data/%" G_GUINT64_FORMAT ".%u/%" G_GUINT64_FORMAT "?%s",
-				    (guint64)content->soid.ino, content->soid.gen,
-				    content->version, query);
-	part->request = isd_fetch(job->c->fetcher, &spec);
+	if (allocated)
+		part->need = MIN(part->need, g_ascii_strtoull(allocated, NULL, 10));
+	if (part->need > isd_space_room(part->job->c))
+		stream_full(part);
+	else if (!stream_begin(part, &local))
+		stream_done(r, local, part);
+}
+
+/* It does not fit if it has no holes: the server knows. */
+static void stream_ask(DataPart *part)
+{
+	IsdFetchSpec spec = { .method = "HEAD", .done = stream_asked, .data = part };
+
+	spec.path = stream_path(part->content, 0);
+	part->request = isd_fetch(part->job->c->fetcher, &spec);
+}
+
+static gboolean data_stream(IsdDataJob *job, IsdContent *t, GError **error)
+{
+	DataPart *part = data_part_new(job);
+	g_autoptr(GError) local = NULL;
+
+	part->content = t;
+	g_free(t->file);
+	t->file = g_strdup_printf("%s-%" G_GINT64_MODIFIER "x.%x-%" G_GUINT64_FORMAT,
+				  t->ranges ? "rng" : "get", (guint64)t->soid.ino, t->soid.gen,
+				  t->version);
+	part->need = stream_need(part);
+	if (part->need > isd_space_room(job->c)) {
+		stream_ask(part);
+		return TRUE;
+	}
+	if (stream_begin(part, &local))
+		return TRUE;
+	if (g_error_matches(local, ISD_ERROR, ISD_ERROR_NOSPC)) {
+		stream_full(part);
+		return TRUE;
+	}
+	g_hash_table_remove(job->parts, part);
+	g_propagate_error(error, g_steal_pointer(&local));
+	return FALSE;
 }
 
 /* --- jobs --- */
+
+/* What a bundle brings is in memory, and then has to find room on the disk. */
+static gboolean data_bundle_fits(IsdDataJob *job, IsdContent *t)
+{
+	guint64 need = t->size + FILE_OVERHEAD;
+
+	if (need <= isd_space_room(job->c)) {
+		job->promised += need;
+		job->c->promised += need;
+		return TRUE;
+	}
+	t->status = ISD_CONTENT_FULL;
+	t->need = need;
+	return FALSE;
+}
 
 static void data_split(IsdDataJob *job)
 {
@@ -371,9 +491,11 @@ static void data_split(IsdDataJob *job)
 		if (!t->size && !t->ranges)
 			continue;	/* nothing to fetch */
 		if (t->ranges || t->size > ISD_SMALL_MAX) {
-			data_stream(job, t);
+			data_stream(job, t, &job->error);
 			continue;
 		}
+		if (!data_bundle_fits(job, t))
+			continue;
 		if (bundle && (bundle->asked->len == BUNDLE_OBJECTS ||
 			       bytes + t->size > BUNDLE_BYTES)) {
 			bundle_send(bundle);
@@ -418,22 +540,47 @@ void isd_data_job_free(IsdDataJob *job)
 		return;
 	g_clear_handle_id(&job->idle, g_source_remove);
 	g_hash_table_unref(job->parts);
+	job->c->promised -= job->promised;
 	g_ptr_array_unref(job->contents);
 	g_ptr_array_unref(job->bodies);
 	g_clear_error(&job->error);
 	g_free(job);
 }
 
+/* --- what is left in incoming/ --- */
+
+/* A version that is still wanted: what is there of it is gone on with. */
+static gboolean data_is_wanted(IsdClient *c, const char *name)
+{
+	guint64 ino, version;
+	guint gen;
+	sqlite3_stmt *st;
+	int rc;
+
+	if (sscanf(name, "get-%" G_GINT64_MODIFIER "x.%x-%" G_GUINT64_FORMAT, &ino, &gen,
+		   &version) != 3)
+		return FALSE;
+	rc = isd_sql_row(c->state, NULL, &st, "SELECT 1 FROM client_want JOIN obj USING(id)"
+			 " WHERE sino = ? AND sgen = ? AND sino <> 0 AND version = ? LIMIT 1",
+			 "iui", (gint64)ino, gen, (gint64)version);
+	if (rc > 0)
+		sqlite3_reset(st);
+	return rc != 0;
+}
+
 void isd_data_clean(IsdClient *c)
 {
 	int fd = openat(c->core->incoming_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	g_autofree char *path = fd < 0 ? NULL : g_strdup_printf("/proc/self/fd/%d", fd);
-	g_autoptr(GDir) dir = path ? g_dir_open(path, 0, NULL) : NULL;
-	const char *name;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
 
-	while (dir && (name = g_dir_read_name(dir)))
-		if (g_str_has_prefix(name, "get-") || g_str_has_prefix(name, "rng-"))
-			unlinkat(fd, name, 0);
-	if (fd >= 0)
+	c->litter = FALSE;
+	while (dir && (e = readdir(dir)))
+		if ((g_str_has_prefix(e->d_name, "get-") || g_str_has_prefix(e->d_name, "rng-")) &&
+		    !data_is_wanted(c, e->d_name))
+			unlinkat(fd, e->d_name, 0);
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
 		close(fd);
 }

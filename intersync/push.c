@@ -840,6 +840,13 @@ static void push_posted(IsdRequest *r, const GError *error, gpointer data)
 
 	p->post = NULL;
 	isd_fault("push-answered");
+	if (g_error_matches(error, ISD_ERROR, ISD_ERROR_NOSPC)) {
+		/* the server's disk: what comes from there is not held up */
+		for (guint i = 0; i < sent->len; i++)
+			push_op_failed(p, g_ptr_array_index(sent, i), ENOSPC);
+		push_retry_later(p);
+		return;
+	}
 	if (error || !push_take_answers(p, isd_fetch_body(r), sent, &local)) {
 		isd_client_fail(p->c, error ? error : local);
 		return;
@@ -865,11 +872,14 @@ static void push_post(IsdPush *p, GByteArray *body)
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error)
 {
 	po->state = PUSH_READY;
-	if (error) {
+	if (g_error_matches(error, ISD_ERROR, ISD_ERROR_NOSPC)) {
+		push_op_failed(p, po, ENOSPC);
+		push_retry_later(p);
+	} else if (error) {
 		isd_client_fail(p->c, error);
 		return;
 	}
-	if (changed) {
+	if (changed && !error) {
 		push_op_failed(p, po, 0);
 		push_retry_later(p);
 	}

@@ -20,6 +20,7 @@
 #include "util.h"
 
 #define BATCH_MAX	256	/* records, and with them open uploads */
+#define NO_ROOM_MAX	16	/* records that find no space until the rest is not tried */
 
 struct reint_answer {
 	guint64	recno, server_recno, ino;	/* little-endian */
@@ -43,7 +44,8 @@ typedef struct {
 	GHashTable	*entered;	/* rows of directories in which it does */
 	GHashTable	*names;		/* "row/name" */
 	GHashTable	*failed;	/* "ino.gen", client's numbers of what was not made */
-	gboolean	full;		/* no space: the rest is not tried */
+	gboolean	full;		/* the rest is not tried */
+	guint		no_room;	/* records that found no space */
 	IsdReintCounts	*counts;
 	GError		*error;
 } Push;
@@ -139,7 +141,10 @@ static void refuse(Push *p, guint index, const struct kml_record *r, guint32 sta
 {
 	answer_at(p, index)->status = htole32(status);
 	count(p, status);
-	if (status == ENOSPC || status == EDQUOT || status == EIO)
+	/* a smaller one may fit, and a removal makes room */
+	if (status == ENOSPC || status == EDQUOT)
+		p->full = ++p->no_room >= NO_ROOM_MAX;
+	else if (status == EIO)
 		p->full = TRUE;
 	if (isd_makes(r->opcode) && (r->ref_own & KML_REF_OBJ))
 		g_hash_table_add(p->failed, own_key(r->obj));
@@ -289,9 +294,13 @@ static gboolean second_try(Push *p, guint index, const struct kml_record *r, gin
 	return follow_to(p->core, le64toh(res->recno), &p->error);
 }
 
-/* The results of a batch, but for what is tried again. */
+/*
+ * The results of a batch, but for what is tried again: what was stale, and what the file
+ * system left untried because something before it found no space.
+ */
 static guint64 take_results(Push *p, const struct izo_reint_result *res, GArray *again)
 {
+	gboolean no_room = FALSE;
 	guint64 last = 0;
 
 	for (guint i = 0; i < p->pending->len; i++) {
@@ -300,7 +309,8 @@ static guint64 take_results(Push *p, const struct izo_reint_result *res, GArray 
 		struct kml_record r;
 
 		kml_decode(q->at, KML_REC_MAX * 2, &r);
-		if (err == ESTALE) {
+		no_room |= err == ENOSPC || err == EDQUOT;
+		if (err == ESTALE || (err == ECANCELED && no_room)) {
 			Pending copy = { .index = q->index, .at = q->at,
 					 .deed.obj = q->deed.old ? q->deed.old : q->deed.obj };
 
@@ -334,7 +344,9 @@ static gboolean flush(Push *p)
 		struct kml_record r;
 
 		kml_decode(q->at, KML_REC_MAX * 2, &r);
-		if (!second_try(p, q->index, &r, q->deed.obj))
+		if (p->full || needs_failed(p, &r))
+			refuse(p, q->index, &r, ECANCELED);
+		else if (!second_try(p, q->index, &r, q->deed.obj))
 			return FALSE;
 	}
 	return TRUE;

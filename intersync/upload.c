@@ -115,6 +115,20 @@ static gboolean upload_data(struct PushUpload *u, guint64 *ret_off, guint64 *ret
 	return FALSE;
 }
 
+/* All that is to be sent, but for holes. */
+static guint64 upload_bytes(struct PushUpload *u)
+{
+	guint64 off, len, sum = 0;
+
+	while (upload_data(u, &off, &len)) {
+		sum += len;
+		u->at = off + len;
+	}
+	u->at = 0;
+	u->span = 0;
+	return sum;
+}
+
 static void upload_next(struct PushUpload *u)
 {
 	IsdFetchSpec spec = {
@@ -178,7 +192,8 @@ gboolean isd_push_upload(IsdPush *p, PushOp *po, int fd, GArray *spans, PushUplo
 				  ".%ld", po->patch ? "rng" : "all", po->op->content_recno,
 				  (guint64)u->st.st_size, (gint64)u->st.st_mtim.tv_sec,
 				  u->st.st_mtim.tv_nsec);
-	spec.path = g_strdup_printf("incoming/%s", u->name);
+	spec.path = g_strdup_printf("incoming/%s?need=%" G_GUINT64_FORMAT, u->name,
+				    upload_bytes(u));
 	p->upload = u;
 	u->request = isd_fetch(p->c->fetcher, &spec);
 	return TRUE;

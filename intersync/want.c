@@ -521,6 +521,8 @@ static gboolean want_add(IsdWant *w, WantItem *it, const IsdContent *t, GError *
 {
 	gboolean found = TRUE;
 
+	if (t->status == ISD_CONTENT_FULL)
+		isd_space_short(w->c, it->id, t->need);
 	if (it->name && !want_place(w, it->parent, &found, error))
 		found = FALSE;
 	if (t->status || !found) {
@@ -540,8 +542,20 @@ static gboolean want_pump_again(gpointer data)
 
 	w->retry = 0;
 	w->cursor = 0;
+	isd_space_pass(w->c);
 	isd_want_pump(w, w->more);
 	return G_SOURCE_REMOVE;
+}
+
+/* Unless all that is left waits for room, and there is none. */
+static gboolean want_look_again(gpointer data)
+{
+	IsdWant *w = data;
+	guint64 files, bytes;
+
+	if (isd_want_count(w->c, &files, &bytes, NULL) && isd_space_waits(w->c, files))
+		return G_SOURCE_CONTINUE;
+	return want_pump_again(w);
 }
 
 /* Nothing is left to be planned, fetched or applied. */
@@ -557,8 +571,9 @@ static void want_pass_done(IsdWant *w)
 		return;
 	}
 	if (files)
-		w->retry = w->again ? g_idle_add(want_pump_again, w) :
-			g_timeout_add_seconds(RETRY_SECONDS, want_pump_again, w);
+		w->retry = w->again && !w->c->shortage.rows ? g_idle_add(want_pump_again, w) :
+			g_timeout_add_seconds(RETRY_SECONDS, want_look_again, w);
+	isd_space_passed(w->c);
 	if (!w->again && w->c->attach)
 		isd_attach_wanted_done(w->c->attach);
 	w->again = FALSE;
@@ -719,6 +734,7 @@ IsdWant *isd_want_new(IsdClient *c)
 	w->active = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	w->jobs = g_hash_table_new_full(NULL, NULL, want_free_job, NULL);
 	w->batch = isd_batch_new(c);
+	isd_space_pass(c);
 	g_queue_init(&w->ready);
 	return w;
 }

@@ -119,9 +119,11 @@ static void print_trouble(JsonObject *o)
 
 	if (json_object_has_member(o, "conflicts"))
 		line("conflicts", "%" G_GINT64_FORMAT " copies kept", number(o, "conflicts"));
-	if (b)
+	if (b && number(b, "recno"))
 		line("blocked by", "record %" G_GINT64_FORMAT " %s: %s", number(b, "recno"),
 		     text(b, "what"), text(b, "why"));
+	else if (b)
+		line("blocked by", "%s: %s", text(b, "what"), text(b, "why"));
 }
 
 void izoctl_print_status(JsonObject *o)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 void uuid_format(const uint8_t uuid[16], char ret_text[UUID_TEXT])
@@ -206,6 +207,35 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t off)
 #define FH_BTRFS		0x4d	/* objectid 64, root 64, gen 32 */
 #define FH_BTRFS_PARENT_ROOT	0x4f
 #define FH_INO64_GEN		0x81	/* xfs, fuse: ino 64, gen 32 */
+
+/*
+ * At least 16 MiB: the KML grows by chunks of 4 MiB, the state's WAL holds 4 MiB and
+ * more before they are copied into the database, which takes as much again.  A 64th of
+ * larger disks is for local programs; a disk of under 128 MiB gives an eighth.
+ */
+static uint64_t content_reserve(uint64_t total)
+{
+	const uint64_t least = UINT64_C(16) << 20, most = UINT64_C(256) << 20;
+
+	if (total / 8 < least)
+		return total / 8;
+	if (total / 64 < least)
+		return least;
+	return total / 64 < most ? total / 64 : most;
+}
+
+int room_for_content(int fd, uint64_t *ret_bytes)
+{
+	struct statvfs st;
+	uint64_t avail, reserve;
+
+	if (fstatvfs(fd, &st))
+		return -errno;
+	avail = (uint64_t)st.f_bavail * st.f_frsize;
+	reserve = content_reserve((uint64_t)st.f_blocks * st.f_frsize);
+	*ret_bytes = avail > reserve ? avail - reserve : 0;
+	return 0;
+}
 
 union handle {
 	struct file_handle	h;

@@ -41,6 +41,13 @@ int pread_all(int fd, void *buf, size_t len, uint64_t off);
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t off);
 
 /*
+ * Bytes that content from a peer may take in the file system of fd: what is
+ * free but for a reserve, so that log and state can still be written and local
+ * programs do not find the disk full of what came over the network.  0 or -errno.
+ */
+int room_for_content(int fd, uint64_t *ret_bytes);
+
+/*
  * The generation number that names an inode together with its number, taken
  * from the kernel's file handle; a checksum of the handle where its layout is
  * unknown, 0 where there are no handles.  path "" with fd: fd itself.
