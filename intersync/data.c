@@ -240,6 +240,7 @@ static gboolean stream_write(DataPart *part, const guint8 **buf, gsize *len, GEr
 
 static gboolean stream_frame(DataPart *part, GError **error)
 {
+	isd_fault("data-frame");
 	part->head_len = 0;
 	part->off = GUINT64_FROM_LE(part->frame.off);
 	part->left = GUINT64_FROM_LE(part->frame.len);

@@ -176,6 +176,14 @@ IsdPeer *isd_peers_seen(IsdPeers *p, const struct gate_peer *told, gboolean *ret
 	return peer;
 }
 
+const IsdPeer *isd_peers_find(IsdPeers *p, const guint8 uuid[16])
+{
+	char text[UUID_TEXT];
+
+	uuid_format(uuid, text);
+	return g_hash_table_lookup(p->table, text);
+}
+
 const char *isd_peers_name(IsdPeers *p, const guint8 uuid[16])
 {
 	char text[UUID_TEXT];

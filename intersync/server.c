@@ -15,10 +15,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "util.h"
+
 #define PEERS_FLUSH	10		/* seconds */
 #define FULL_RETRY	2		/* seconds until a full disk is tried again */
 #define SWEEP		3600		/* seconds between looks at incoming/ */
-#define UPLOAD_AGE	(30 * 86400)	/* seconds without a write: nobody comes back */
+#define UPLOAD_AGE	(7 * 86400)	/* seconds without a write: nobody comes back */
 
 typedef struct {
 	IsdServerView	v;
@@ -214,7 +216,22 @@ static gboolean is_upload(const char *name)
 	       name[23] == '-' && name[36] == '-';
 }
 
-/* Uploads that were begun and never used. */
+/*
+ * The peer knows the fate of the record that it is for: "<uuid>-all<recno>-...", as
+ * clients name them.  Other names have only their age.
+ */
+static gboolean is_spent(IsdServer *s, const char *name)
+{
+	const char *number = name + 37 + strspn(name + 37, "abcdefghijklmnopqrstuvwxyz");
+	guint64 recno = g_ascii_strtoull(number, NULL, 10);
+	g_autofree char *text = g_strndup(name, 36);
+	guint8 uuid[16];
+	const IsdPeer *p = uuid_parse(text, uuid) ? isd_peers_find(s->v.peers, uuid) : NULL;
+
+	return p && recno && recno <= p->acked;
+}
+
+/* Uploads that nobody will use. */
 static gboolean sweep(gpointer data)
 {
 	IsdServer *s = data;
@@ -228,7 +245,7 @@ static gboolean sweep(gpointer data)
 		struct stat st;
 
 		if (is_upload(name) && !fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) &&
-		    st.st_mtime < now - UPLOAD_AGE)
+		    (st.st_mtime < now - UPLOAD_AGE || is_spent(s, name)))
 			unlinkat(fd, name, 0);
 	}
 	return G_SOURCE_CONTINUE;
@@ -315,6 +332,7 @@ static gboolean start(IsdServer *s, const IsdServerOptions *o, GError **error)
 	if (!s->v.httpd)
 		return FALSE;
 	s->flush_timer = g_timeout_add_seconds(PEERS_FLUSH, flush_peers, s);
+	sweep(s);
 	s->sweep_timer = g_timeout_add_seconds(SWEEP, sweep, s);
 	return TRUE;
 }

@@ -59,6 +59,8 @@ IsdPeers *isd_peers_new(IsdState *state, GError **error);
 void isd_peers_free(IsdPeers *p);
 gboolean isd_peers_flush(IsdPeers *p, GError **error);
 IsdPeer *isd_peers_seen(IsdPeers *p, const struct gate_peer *told, gboolean *ret_is_new);
+/* NULL: it was never here. */
+const IsdPeer *isd_peers_find(IsdPeers *p, const guint8 uuid[16]);
 const char *isd_peers_name(IsdPeers *p, const guint8 uuid[16]);
 /* Array of IsdPeer *, by name. */
 GPtrArray *isd_peers_list(IsdPeers *p);

@@ -50,6 +50,19 @@ static gboolean upload_unchanged(struct PushUpload *u)
 		now.st_mtim.tv_nsec == u->st.st_mtim.tv_nsec;
 }
 
+static void upload_forgotten(IsdRequest *r, const GError *error, gpointer data)
+{
+}
+
+/* Another state of the file has another name: nobody goes on with this one. */
+static void upload_forget(struct PushUpload *u)
+{
+	IsdFetchSpec spec = { .method = "DELETE", .done = upload_forgotten };
+
+	spec.path = g_strdup_printf("incoming/%s", u->name);
+	isd_fetch(u->p->c->fetcher, &spec);
+}
+
 static void upload_end(struct PushUpload *u, const GError *error)
 {
 	UploadEnd end = upload_unchanged(u) ? UPLOAD_OK : UPLOAD_CHANGED;
@@ -63,6 +76,8 @@ static void upload_end(struct PushUpload *u, const GError *error)
 		po->size = u->st.st_size;
 		po->mtime = (struct kml_time) { u->st.st_mtim.tv_sec, u->st.st_mtim.tv_nsec };
 	}
+	if (!error && end == UPLOAD_CHANGED)
+		upload_forget(u);
 	p->upload = NULL;
 	isd_push_upload_free(u);
 	done(p, po, end, error);
@@ -135,6 +150,7 @@ static void upload_next(struct PushUpload *u)
 		.method = "PUT", .fd = u->fd, .done = upload_put_done, .data = u,
 	};
 
+	isd_fault("upload-piece");
 	if (upload_data(u, &spec.off, &spec.len)) {
 		u->at = spec.off + spec.len;
 		spec.path = g_strdup_printf("incoming/%s?offset=%" G_GUINT64_FORMAT, u->name,

@@ -87,6 +87,7 @@ gboolean isd_want_add(IsdClient *c, gint64 id, gint64 parent, const char *name,
 
 gboolean isd_want_drop(IsdClient *c, gint64 id, GError **error)
 {
+	c->litter = TRUE;
 	return isd_sql_run(c->state, error, "DELETE FROM client_want WHERE id = ?", "i", id);
 }
 
@@ -109,6 +110,7 @@ gboolean isd_want_move(IsdClient *c, gint64 id, gint64 parent, const char *name,
 gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct kml_attrs *attr,
 			  GError **error)
 {
+	c->litter = TRUE;	/* what is there of an older one */
 	if (!isd_sql_run(c->state, error, "UPDATE client_want SET version = ?, size = ?,"
 			 " mtime_s = ?, mtime_ns = ? WHERE id = ?", "iiiui", (gint64)version,
 			 (gint64)attr->size, (gint64)attr->mtime.sec, attr->mtime.nsec, id))
