@@ -129,8 +129,8 @@ static gboolean queue(IsdPull *p, const struct kml_record *r, const struct izo_g
 /* --- rows and places --- */
 
 /* By the server's number, also one that a push of ours has changed meanwhile. */
-static gboolean find_soid(IsdPull *p, struct kml_oid soid, IsdObject *ret, gboolean *ret_found,
-			  GError **error)
+static gboolean find_row(IsdPull *p, struct kml_oid soid, IsdObject *ret, gboolean *ret_found,
+			 GError **error)
 {
 	sqlite3_stmt *st;
 	gint64 id;
@@ -148,6 +148,15 @@ static gboolean find_soid(IsdPull *p, struct kml_oid soid, IsdObject *ret, gbool
 	id = sqlite3_column_int64(st, 0);
 	sqlite3_reset(st);
 	return isd_state_by_id(p->c->state, id, ret, ret_found, error);
+}
+
+static gboolean find_soid(IsdPull *p, struct kml_oid soid, IsdObject *ret, gboolean *ret_found,
+			  GError **error)
+{
+	if (!find_row(p, soid, ret, ret_found, error))
+		return FALSE;
+	return !*ret_found || ret->oid.ino || !S_ISREG(ret->attr.mode) ||
+	       isd_want_is_active(p->c->want, ret->id) || isd_want_adopt(p->c, ret, error);
 }
 
 static gboolean is_old_number(IsdPull *p, struct kml_oid soid)
@@ -848,6 +857,14 @@ static guint32 attr_bits(const IsdObject *o, const IsdOp *op)
 	return bits;
 }
 
+static gboolean take_bits(IsdClient *c, IsdObject *o, const IsdOp *op, GError **error)
+{
+	guint32 bits = attr_bits(o, op);
+
+	take_attrs(o, &op->r.attr, bits);
+	return !(bits & KML_A_MTIME) || isd_want_mtime(c, o->id, op->r.attr.mtime, error);
+}
+
 static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_result *res,
 			  GError **error)
 {
@@ -866,8 +883,7 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 		return TRUE;
 	o.attr.ctime = isd_result_ctime(res);
 	o.aver = r->recno;
-	take_attrs(&o, &r->attr, attr_bits(&o, it->op));
-	if (!isd_state_put_object(c->state, &o, error))
+	if (!take_bits(c, &o, it->op, error) || !isd_state_put_object(c->state, &o, error))
 		return FALSE;
 	if (r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR)
 		return TRUE;
@@ -911,7 +927,8 @@ static gboolean attr_wanted(IsdPull *p, const IsdOp *op, IsdObject *o, GError **
 	struct kml_str name, value;
 	size_t pos = 0;
 
-	take_attrs(o, &r->attr, attr_bits(o, op));
+	if (!take_bits(p->c, o, op, error))
+		return FALSE;
 	o->aver = r->recno;
 	while (r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
 		if (!isd_state_set_xattr(p->c->state, o->id, name.ptr, name.len, value.ptr,

@@ -575,6 +575,7 @@ static gboolean attach_names_done(IsdAttach *a, GError **error)
 	if (!isd_client_begin(c, error) ||
 	    !isd_state_set_u64(c->state, "pull_offset", a->offset, error) ||
 	    !isd_state_set_u64(c->state, "pull_recno", a->recno, error) ||
+	    !isd_state_set_u64(c->state, "pull_piece", 0, error) ||
 	    !isd_state_set_u64(c->state, "attached", ISD_ATTACH_NAMES, error) ||
 	    !isd_client_commit(c, error))
 		return FALSE;

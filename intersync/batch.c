@@ -115,19 +115,32 @@ gboolean isd_result_is_fatal(const struct izo_reint_result *res, GError **error)
 	return TRUE;
 }
 
-static gboolean batch_take(IsdClient *c, GArray *items, const struct izo_reint_result *results,
-			   GError **error)
+/* The results that are success, or those that are not. */
+static gboolean batch_take_some(IsdClient *c, GArray *items, const struct izo_reint_result *results,
+				gboolean success, GError **error)
 {
-	if (!isd_client_begin(c, error))
-		return FALSE;
 	for (guint i = 0; i < items->len; i++) {
 		BatchItem *it = &g_array_index(items, BatchItem, i);
 
+		if ((results[i].error == 0) != success)
+			continue;
 		isd_debug(ISD_D_REINT, "reint: %s", g_strerror(GUINT32_FROM_LE(results[i].error)));
 		if (!it->result(c, it->item, &results[i], error))
 			return FALSE;
 	}
-	return isd_client_did(c, items->len, error);
+	return TRUE;
+}
+
+/*
+ * What was done is in the state before anything is decided about what was not: that may
+ * take the own log in, with records of local programs about what was just made.
+ */
+static gboolean batch_take(IsdClient *c, GArray *items, const struct izo_reint_result *results,
+			   GError **error)
+{
+	return isd_client_begin(c, error) && batch_take_some(c, items, results, TRUE, error) &&
+	       batch_take_some(c, items, results, FALSE, error) &&
+	       isd_client_did(c, items->len, error);
 }
 
 gboolean isd_batch_flush(IsdBatch *b, GError **error)

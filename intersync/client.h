@@ -238,8 +238,15 @@ gboolean isd_want_move(IsdClient *c, gint64 id, gint64 parent, const char *name,
 /* New content (attr: its size and mtime) for an object that may or may not be here. */
 gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct kml_attrs *attr,
 			  GError **error);
+/* The mtime was set after that content was written. */
+gboolean isd_want_mtime(IsdClient *c, gint64 id, struct kml_time mtime, GError **error);
 gboolean isd_want_count(IsdClient *c, guint64 *ret_files, guint64 *ret_bytes, GError **error);
 gboolean isd_want_name_of(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found, GError **error);
+/*
+ * If an earlier run made this object and was killed before that was in the state, the row (o)
+ * gets its number; its content is still wanted.
+ */
+gboolean isd_want_adopt(IsdClient *c, IsdObject *o, GError **error);
 
 IsdWant *isd_want_new(IsdClient *c);
 void isd_want_free(IsdWant *w);
@@ -273,6 +280,8 @@ gboolean isd_pull_is_idle(const IsdPull *p);
 IsdPush *isd_push_start(IsdClient *c);
 void isd_push_free(IsdPush *p);
 void isd_push_kick(IsdPush *p);
+/* What became of own records is not known: nothing may be decided about them. */
+gboolean isd_push_is_asking(const IsdPush *p);
 /* The server's log has this record of ours: what it is called there. */
 gboolean isd_push_settle(IsdClient *c, const struct kml_record *server_record, GError **error);
 /* Has this own record not been taken in by the server yet? */

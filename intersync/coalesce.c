@@ -26,7 +26,7 @@ typedef struct {
 	guint		content;	/* op that carries its content, or NONE */
 	guint		last;		/* last op about it, or NONE */
 	gboolean	pinned;		/* linked or renamed: removing a name does not cancel it */
-	GArray		*all;		/* ops about it */
+	GArray		*all;		/* ops about it, or that name it as replaced */
 } Track;
 
 typedef struct {
@@ -232,18 +232,33 @@ static void on_make(Coalesce *c, guint rec)
 	t->content = t->create;
 }
 
+/* In the track's ops behind op `behind` the object is called `to` instead of `from`. */
+static void renumber(Coalesce *c, const Track *t, guint behind, struct kml_oid from,
+		     struct kml_oid to)
+{
+	for (guint i = t->all->len; i > 0 && g_array_index(t->all, guint, i - 1) > behind; i--) {
+		struct kml_record *r = &op_at(c, g_array_index(t->all, guint, i - 1))->r;
+
+		if (oid_equal(&r->obj, &from))
+			r->obj = to;
+		if (r->has_old && oid_equal(&r->old, &from))
+			r->old = to;
+	}
+}
+
 /* A CREATE that is here takes content and attributes over. */
 static void into_create(Coalesce *c, Track *t, guint rec)
 {
 	const struct kml_record *r = &c->recs[rec];
 	IsdOp *op = op_at(c, t->create);
+	struct kml_oid was = op->r.obj;
 
 	own(c, rec, t->create);
 	take_content(op, r);
 	op->whole = TRUE;
 	/* it is made under its last number: so it is called in what was between */
-	for (guint i = 0; i < t->all->len; i++)
-		op_at(c, g_array_index(t->all, guint, i))->r.obj = r->obj;
+	op->r.obj = r->obj;
+	renumber(c, t, t->create, was, r->obj);
 	merge_attrs(&op->r.attr, &r->attr, bits_of(r));
 	t->content = t->create;
 }
@@ -260,6 +275,25 @@ static Track *track_of_close(Coalesce *c, const struct kml_record *r)
 	g_free(key);
 	track_set(c, r->obj, t);
 	return t;
+}
+
+/*
+ * Op i replaces the content of t's op before: what replaced the inode on the way is all
+ * one, and in between it is still called as it was before.
+ */
+static void take_number(Coalesce *c, const Track *t, guint i)
+{
+	const struct kml_record *first = &op_at(c, t->content)->r;
+	struct kml_record *r = &op_at(c, i)->r;
+
+	if (!(first->flags & KML_F_REPLACED) || !first->has_old)
+		return;
+	r->old = first->old;
+	r->has_old = true;
+	r->flags |= KML_F_REPLACED;
+	renumber(c, t, t->content, first->obj, first->old);
+	if (oid_equal(&r->obj, &first->old))
+		r->obj = first->obj;	/* this one kept the inode */
 }
 
 static void on_close(Coalesce *c, guint rec)
@@ -287,12 +321,7 @@ static void on_close(Coalesce *c, guint rec)
 		inherit_content(op_at(c, i), op_at(c, t->content));
 		op_at(c, i)->r.attr.valid |= op_at(c, t->content)->r.attr.valid;
 		hand_over(c, t->content, i, rec);
-		/* what replaced the inode on the way is all one */
-		if (op_at(c, t->content)->r.flags & KML_F_REPLACED) {
-			op_at(c, i)->r.old = op_at(c, t->content)->r.old;
-			op_at(c, i)->r.has_old = true;
-			op_at(c, i)->r.flags |= KML_F_REPLACED;
-		}
+		take_number(c, t, i);
 	}
 	t->content = i;
 }
@@ -403,11 +432,15 @@ static void on_name(Coalesce *c, guint rec)
 {
 	const struct kml_record *r = &c->recs[rec];
 	Track *t = track_get(c, r->obj);
+	guint at;
 
 	t->pinned = TRUE;
-	add(c, t, rec);
-	if (r->has_old)
-		track_get(c, r->old)->pinned = TRUE;
+	at = add(c, t, rec);
+	if (r->has_old) {
+		t = track_get(c, r->old);
+		t->pinned = TRUE;
+		g_array_append_val(t->all, at);
+	}
 }
 
 static void on_barrier(Coalesce *c, guint rec)

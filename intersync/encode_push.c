@@ -273,7 +273,7 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 				   op->r.opcode == KML_REMOVEXATTR)))
 		return ENCODE_MOOT;
 	regular = !e->r.has_attr || S_ISREG(e->r.attr.mode) || e->r.opcode == KML_CLOSE;
-	if (!op->content || !regular)
+	if (!op->content || !regular || e->po->bare)
 		return ENCODE_DONE;
 	e->r.has_ranges = false;
 	e->r.n_ranges = 0;
@@ -296,12 +296,16 @@ static gboolean encode_numbers(Encode *e, GError **error)
 	       (!e->r.has_old || encode_number(e, &e->r.old, KML_REF_OLD, error));
 }
 
-/* Content that cannot be had now: the creation goes without it. */
-static void encode_bare(Encode *e)
+/*
+ * Content that cannot be had now: the creation goes without it.  That is remembered, since
+ * the server may say so after a restart.
+ */
+static gboolean encode_bare(Encode *e, GError **error)
 {
-	e->po->bare = TRUE;
 	e->r.attr.size = 0;
 	e->r.data = e->r.file = (struct kml_str) { 0 };
+	return isd_sql_run(e->p->c->state, error, "INSERT OR IGNORE INTO client_bare VALUES(?)",
+			   "i", (gint64)e->po->op->r.recno);
 }
 
 EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **error)
@@ -313,11 +317,13 @@ EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **
 
 	if (makes(po->op->r.opcode) && (res == ENCODE_LATER || res == ENCODE_MOOT)) {
 		/* what comes after it in the log needs it, whatever became of it */
-		encode_bare(&e);
+		po->bare = TRUE;
 		res = ENCODE_DONE;
 	}
 	if (res != ENCODE_DONE)
 		return res;
+	if (po->bare && !encode_bare(&e, error))
+		return ENCODE_FAIL;
 	if (!encode_numbers(&e, error))
 		return ENCODE_FAIL;
 	if (body->len && body->len + kml_encoded_size(&e.r) > BODY_MAX)

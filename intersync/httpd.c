@@ -23,6 +23,7 @@
 
 #define ROOT_TARGET	3	/* descriptors in httpd */
 #define META_TARGET	4
+#define PORT_MS		3000	/* an httpd that is ending has so long to leave the port */
 #define START_MS	15000
 #define BACKOFF_MAX	30	/* seconds between restarts */
 #define GOOD_RUN	5	/* seconds: one that ran so long has not failed to start */
@@ -250,20 +251,36 @@ static struct addrinfo *resolve(const IsdHttpd *h, GError **error)
 	return rc ? NULL : ai;
 }
 
-/* Say so before anything is started. */
-static gboolean check_port(const IsdHttpd *h, GError **error)
+/* 0 or errno: could a server listen there? */
+static int try_port(const struct addrinfo *ai)
 {
-	struct addrinfo *ai = resolve(h, error);
-	int one = 1, fd, err = 0;
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int one = 1, err = 0;
 
-	if (!ai)
-		return FALSE;
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 	    bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, 1))
 		err = errno;
 	if (fd >= 0)
 		close(fd);
+	return err;
+}
+
+/*
+ * Say so before anything is started.  The httpd of an intersync that was killed
+ * removes its pid file before its last process has left the port.
+ */
+static gboolean check_port(const IsdHttpd *h, GError **error)
+{
+	struct addrinfo *ai = resolve(h, error);
+	int err;
+
+	if (!ai)
+		return FALSE;
+	err = try_port(ai);
+	for (guint ms = 0; err == EADDRINUSE && ms < PORT_MS; ms += 50) {
+		g_usleep(50 * 1000);
+		err = try_port(ai);
+	}
 	freeaddrinfo(ai);
 	if (err == EADDRINUSE)
 		return fail(error, "port %u on %s is in use: stop the program that listens there, "

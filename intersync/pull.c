@@ -5,7 +5,8 @@
  * the rest is applied in order.  What each record does is in apply_pull.c.
  *
  * The position moves when a piece is done.  A piece that was begun before a crash is
- * applied again; records that are already so are recognised.
+ * applied again, with the same end, so that the same records are dropped; those
+ * that are already so are recognised.
  */
 #include "pull.h"
 
@@ -40,12 +41,25 @@ static gboolean pull_is_own(const struct kml_record *r, gpointer data)
 	return r->has_origin && !memcmp(r->origin_replica, p->own, 16);
 }
 
+/* Where this piece ends must be known again after a crash; it may have been begun before one. */
+static gboolean pull_begin_piece(IsdPull *p, GError **error)
+{
+	return isd_client_begin(p->c, error) &&
+	       isd_state_set_u64(p->c->state, "pull_piece", p->piece_next, error) &&
+	       isd_client_commit(p->c, error);
+}
+
 static gboolean pull_decode(IsdPull *p, GError **error)
 {
+	guint64 begun;
 	gsize pos = 0;
 
+	if (!isd_state_get_u64(p->c->state, "pull_piece", &begun, error))
+		return FALSE;
+	if (begun <= p->c->pull_offset)
+		begun = G_MAXUINT64;
 	p->recs = g_array_new(FALSE, FALSE, sizeof(struct kml_record));
-	while (pos < p->piece->len) {
+	while (pos < p->piece->len && p->c->pull_offset + pos < begun) {
 		struct kml_record r;
 		ssize_t len = kml_decode(p->piece->data + pos, p->piece->len - pos, &r);
 
@@ -59,8 +73,12 @@ static gboolean pull_decode(IsdPull *p, GError **error)
 		p->piece_recno = r.recno;
 		pos += len;
 	}
+	if (pos < p->piece->len) {
+		p->piece_next = p->c->pull_offset + pos;
+		p->more = TRUE;
+	}
 	p->ops = isd_coalesce((struct kml_record *)p->recs->data, p->recs->len, pull_is_own, p);
-	return TRUE;
+	return pull_begin_piece(p, error);
 }
 
 static gboolean pull_piece_done(IsdPull *p, GError **error)
@@ -207,7 +225,7 @@ static void pull_step(IsdPull *p)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!isd_client_is_up(p->c))
+	if (!isd_client_is_up(p->c) || isd_push_is_asking(p->c->push))
 		return;
 	if (!pull_go(p, &error)) {
 		isd_client_fail(p->c, error);
@@ -309,7 +327,7 @@ static void pull_ask(IsdPull *p, guint wait)
  */
 void isd_pull_kick(IsdPull *p)
 {
-	if (p->ops)
+	if (p->ops || !p->poll)
 		pull_step(p);
 }
 

@@ -5,8 +5,9 @@
  * uploaded before.  A record is settled when the server's answer, or the server's
  * log, says what it became there; the position moves over whole segments.
  *
- * A segment's bounds are in the state before anything of it is sent, so that the same
- * records are sent again after a crash or a lost answer, and the server knows them.
+ * A segment's bounds are in the state before anything of it is sent, so that after a crash
+ * or a lost answer the same records stand for the same changes.  The server is asked first what
+ * became of them, and until it has answered neither push nor pull decide anything.
  */
 #include "push.h"
 
@@ -329,6 +330,25 @@ static gboolean segment_decode(PushSegment *s, GError **error)
 	return TRUE;
 }
 
+/* Was it sent without its content before a restart? */
+static gboolean segment_was_bare(IsdPush *p, guint64 recno)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(p->c->state, NULL, &st, "SELECT 1 FROM client_bare WHERE recno = ?",
+			     "i", (gint64)recno);
+
+	if (rc > 0)
+		sqlite3_reset(st);
+	return rc > 0;
+}
+
+static gboolean segment_op_was_done(IsdPush *p, const IsdOp *op)
+{
+	gint64 recno = op->r.recno;
+
+	return op->dropped || g_hash_table_contains(p->settled, &recno);
+}
+
 static void segment_set_up(IsdPush *p, PushSegment *s)
 {
 	s->ops = isd_coalesce((struct kml_record *)s->recs->data, s->recs->len, NULL, NULL);
@@ -337,14 +357,17 @@ static void segment_set_up(IsdPush *p, PushSegment *s)
 	g_array_set_size(s->push, s->ops->ops->len);
 	for (guint i = 0; i < s->push->len; i++) {
 		PushOp *po = &g_array_index(s->push, PushOp, i);
-		gint64 recno;
 
 		po->op = &g_array_index(s->ops->ops, IsdOp, i);
-		recno = po->op->r.recno;
-		if (po->op->dropped || g_hash_table_contains(p->settled, &recno))
+		if (segment_op_was_done(p, po->op)) {
 			po->state = PUSH_DONE;
-		else if (makes(po->op->r.opcode))
+			continue;
+		}
+		po->state = s->again ? PUSH_UNKNOWN : PUSH_READY;
+		if (makes(po->op->r.opcode)) {
 			g_hash_table_add(p->making, isd_push_key(po->op->r.obj));
+			po->bare = segment_was_bare(p, po->op->r.recno);
+		}
 	}
 }
 
@@ -366,19 +389,18 @@ static gboolean segment_bounds(IsdPush *p, guint64 start, guint64 *ret_end, GErr
 static gboolean segment_fill(IsdPush *p, PushSegment *s, GError **error)
 {
 	guint64 end;
-	gboolean known;
 
 	if (!segment_bounds(p, s->start, &end, error))
 		return FALSE;
-	known = end != 0;
-	if (!known)
+	s->again = end != 0;
+	if (!s->again)
 		end = MIN(p->c->core->applied, s->start + SEGMENT_BYTES);
 	if (!segment_read(p, s, end, error) || !segment_decode(s, error))
 		return FALSE;
 	if (!s->recs->len)
 		return TRUE;
 	segment_set_up(p, s);
-	return known || isd_sql_run(p->c->state, error,
+	return s->again || isd_sql_run(p->c->state, error,
 				    "INSERT INTO client_segment VALUES(?, ?, ?, ?)", "iiii",
 				    (gint64)s->start, (gint64)s->end, (gint64)s->first_recno,
 				    (gint64)s->last_recno);
@@ -405,6 +427,40 @@ static gboolean segment_load(IsdPush *p, gboolean *ret_loaded, GError **error)
 	g_queue_push_tail(&p->segments, s);
 	*ret_loaded = TRUE;
 	return isd_client_commit(p->c, error);
+}
+
+static gboolean settled_reload(IsdPush *p, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(p->c->state, error, &st, "SELECT recno FROM client_settled", "");
+
+	for (; rc > 0; rc = isd_sql_next(p->c->state, st, error)) {
+		gint64 recno = sqlite3_column_int64(st, 0);
+
+		g_hash_table_add(p->settled, g_memdup2(&recno, sizeof(recno)));
+	}
+	return rc >= 0;
+}
+
+/* What was being sent when this ended last: the server's log may speak of it at once. */
+static gboolean push_reload(IsdPush *p, GError **error)
+{
+	guint64 start = MAX(p->c->push_offset, (guint64)KML_HEADER_SIZE), end;
+	gboolean loaded = TRUE;
+
+	if (!settled_reload(p, error))
+		return FALSE;
+	while (loaded) {
+		if (!segment_bounds(p, start, &end, error))
+			return FALSE;
+		if (!end)
+			return TRUE;
+		if (!segment_load(p, &loaded, error))
+			return FALSE;
+		p->asking |= loaded;
+		start = end;
+	}
+	return TRUE;
 }
 
 /* --- settling --- */
@@ -506,7 +562,15 @@ static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean 
 	       settle_removed(c, r->old, error);
 }
 
-static void segment_op_done(IsdPush *p, PushSegment *s, guint index)
+/* Known to be done also after a restart: what the server changes later was seen by us. */
+static gboolean settled_add(IsdPush *p, gint64 recno, GError **error)
+{
+	g_hash_table_add(p->settled, g_memdup2(&recno, sizeof(recno)));
+	return isd_sql_run(p->c->state, error, "INSERT OR IGNORE INTO client_settled VALUES(?)",
+			   "i", recno);
+}
+
+static gboolean segment_op_done(IsdPush *p, PushSegment *s, guint index, GError **error)
 {
 	PushOp *po = &g_array_index(s->push, PushOp, index);
 	g_autofree char *key = isd_push_key(po->op->r.obj);
@@ -514,16 +578,17 @@ static void segment_op_done(IsdPush *p, PushSegment *s, guint index)
 	po->state = PUSH_DONE;
 	if (makes(po->op->r.opcode))
 		g_hash_table_remove(p->making, key);
-	for (guint i = 0; i < s->recs->len; i++) {
-		gint64 recno = g_array_index(s->recs, struct kml_record, i).recno;
-
-		if (g_array_index(s->ops->owner, guint, i) == index)
-			g_hash_table_add(p->settled, g_memdup2(&recno, sizeof(recno)));
-	}
 	if (p->blocking_recno == po->op->r.recno) {
 		p->blocking_recno = 0;
 		g_clear_pointer(&p->blocking, g_free);
 	}
+	if (!isd_client_begin(p->c, error))
+		return FALSE;
+	for (guint i = 0; i < s->recs->len; i++)
+		if (g_array_index(s->ops->owner, guint, i) == index &&
+		    !settled_add(p, g_array_index(s->recs, struct kml_record, i).recno, error))
+			return FALSE;
+	return TRUE;
 }
 
 static PushOp *push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guint *ret_index)
@@ -536,7 +601,8 @@ static PushOp *push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guin
 		for (guint i = 0; i < s->push->len; i++) {
 			PushOp *po = &g_array_index(s->push, PushOp, i);
 
-			if (po->op->r.recno != recno || po->op->dropped)
+			if (po->op->dropped || (po->op->r.recno != recno && po->made != recno &&
+						!(po->bare && po->op->content_recno == recno)))
 				continue;
 			*ret_s = s;
 			*ret_index = i;
@@ -552,6 +618,7 @@ static void push_bare_done(IsdPush *p, PushOp *po)
 	if (p->blocking_recno == po->op->r.recno)
 		p->blocking_recno = po->op->content_recno;
 	po->bare = FALSE;
+	po->made = po->op->r.recno;
 	po->state = PUSH_READY;
 	po->op->r.opcode = KML_CLOSE;
 	po->op->r.flags = KML_F_RANGES_ALL;
@@ -576,33 +643,31 @@ static gboolean push_op_settled(IsdPush *p, PushSegment *s, guint index, struct 
 	    !settle_state(p->c, &po->op->r, content, soid, server_recno, error) ||
 	    (content && !isd_push_carried(p, po->op->r.obj, error)))
 		return FALSE;
-	if (po->bare && po->op->content_recno != po->op->r.recno)
-		push_bare_done(p, po);
-	else
-		segment_op_done(p, s, index);
+	if (!po->bare || po->op->content_recno == po->op->r.recno)
+		return segment_op_done(p, s, index, error);
+	push_bare_done(p, po);
 	return TRUE;
 }
 
+/*
+ * Whatever was sent and is not settled is in the segments, since those that were sent
+ * from are read at the start.  What needs not be sent again may all the same
+ * have been sent before, and its answer lost: only this tells the number that came of it.
+ */
 gboolean isd_push_settle(IsdClient *c, const struct kml_record *r, GError **error)
 {
 	PushSegment *s;
 	guint index;
-	struct kml_record own = *r;
-	gint64 recno = r->origin_recno;
+	PushOp *po = c->push ? push_find_op(c->push, r->origin_recno, &s, &index) : NULL;
 
-	if (c->push && push_find_op(c->push, r->origin_recno, &s, &index))
+	if (po && (po->state == PUSH_DONE || po->made == r->origin_recno))
+		return settle_state(c, &po->op->r, r->opcode == KML_CLOSE, r->obj, r->recno, error);
+	if (po)
 		return push_op_settled(c->push, s, index, r->obj, r->recno, error);
-	if (r->origin_recno <= c->push_recno)
-		return TRUE;
-	/* before a restart it was sent, and the segment is not read again yet */
-	own.obj = r->origin_obj;
-	own.parent = own.tparent = (struct kml_oid) { 0 };
-	own.has_old = false;
-	if (r->opcode == KML_UNLINK || r->opcode == KML_RMDIR)
-		return TRUE;	/* settled when it is sent again */
-	if (c->push)
-		g_hash_table_add(c->push->settled, g_memdup2(&recno, sizeof(recno)));
-	return settle_state(c, &own, r->opcode == KML_CLOSE, r->obj, r->recno, error);
+	if (r->origin_recno > c->push_recno)
+		isd_log(4, c->server, r->recno, "the server has our record %" G_GUINT64_FORMAT
+			", which was not sent", (guint64)r->origin_recno);
+	return TRUE;
 }
 
 /* --- the position --- */
@@ -658,7 +723,11 @@ static gboolean push_advance(IsdPush *p, GError **error)
 		    !isd_state_set_u64(c->state, "push_offset", s->end, error) ||
 		    !isd_state_set_u64(c->state, "push_recno", s->last_recno, error) ||
 		    !isd_sql_run(c->state, error, "DELETE FROM client_segment WHERE start = ?",
-				 "i", (gint64)s->start))
+				 "i", (gint64)s->start) ||
+		    !isd_sql_run(c->state, error, "DELETE FROM client_bare WHERE recno <= ?",
+				 "i", (gint64)s->last_recno) ||
+		    !isd_sql_run(c->state, error, "DELETE FROM client_settled WHERE recno <= ?",
+				 "i", (gint64)s->last_recno))
 			return FALSE;
 		c->push_offset = s->end;
 		c->push_recno = s->last_recno;
@@ -796,9 +865,7 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct answer *a,
 	push_op_failed(p, po, status);
 	if (!push_shorten_renames(p, po, error) || !push_is_moot(p, po, &moot, error))
 		return FALSE;
-	if (moot)
-		segment_op_done(p, s, index);
-	return TRUE;
+	return !moot || segment_op_done(p, s, index, error);
 }
 
 static gboolean push_take_answers(IsdPush *p, const GByteArray *body, GPtrArray *sent,
@@ -832,6 +899,19 @@ static gboolean push_take_answers(IsdPush *p, const GByteArray *body, GPtrArray 
 	return isd_client_did(p->c, sent->len, error);
 }
 
+static void push_post(IsdPush *p, GByteArray *body, IsdFetchDone done)
+{
+	g_autoptr(GBytes) bytes = g_byte_array_free_to_bytes(body);
+	IsdFetchSpec spec = {
+		.method = "POST", .body = bytes, .done = done, .data = p,
+	};
+
+	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&epoch=%" G_GUINT64_FORMAT,
+				    p->c->pull_recno, p->c->epoch);
+	isd_fault("push-post");
+	p->post = isd_fetch(p->c->fetcher, &spec);
+}
+
 static void push_posted(IsdRequest *r, const GError *error, gpointer data)
 {
 	IsdPush *p = data;
@@ -854,20 +934,130 @@ static void push_posted(IsdRequest *r, const GError *error, gpointer data)
 	push_go(p);
 }
 
+/* --- asking what became of what was sent --- */
+
+typedef struct {
+	guint64	recno;
+	PushOp	*po;
+} Asked;
+
+static gint asked_order(gconstpointer a, gconstpointer b)
+{
+	guint64 x = ((const Asked *)a)->recno, y = ((const Asked *)b)->recno;
+
+	return x < y ? -1 : x > y;
+}
+
+/* What went without its content has two records: the other one is that of the content. */
+static GArray *ask_collect(IsdPush *p)
+{
+	GArray *a = g_array_new(FALSE, FALSE, sizeof(Asked));
+
+	for (GList *l = p->segments.head; l; l = l->next) {
+		PushSegment *s = l->data;
+
+		for (guint i = 0; i < s->push->len; i++) {
+			PushOp *po = &g_array_index(s->push, PushOp, i);
+			Asked made = { po->op->r.recno, po }, content = { po->op->content_recno, po };
+
+			if (po->state != PUSH_UNKNOWN)
+				continue;
+			g_array_append_val(a, made);
+			if (po->bare && content.recno != made.recno)
+				g_array_append_val(a, content);
+		}
+	}
+	g_array_sort(a, asked_order);
+	return a;
+}
+
+static gboolean ask_take(IsdPush *p, const Asked *q, const struct answer *a, GError **error)
+{
+	struct kml_oid soid = { GUINT64_FROM_LE(a->ino), GUINT32_FROM_LE(a->gen) };
+	PushSegment *s;
+	guint index;
+
+	if (GUINT64_FROM_LE(a->recno) != q->recno) {
+		g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
+			    "the server answers other records than were asked for");
+		return FALSE;
+	}
+	if (q->po->state == PUSH_UNKNOWN)
+		q->po->state = PUSH_READY;
+	return a->status || !push_find_op(p, q->recno, &s, &index) ||
+	       push_op_settled(p, s, index, soid, GUINT64_FROM_LE(a->server_recno), error);
+}
+
+static gboolean ask_take_all(IsdPush *p, const GByteArray *body, GError **error)
+{
+	g_autoptr(GArray) asked = ask_collect(p);
+
+	if (body->len != asked->len * sizeof(struct answer)) {
+		g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
+			    "the server answers %u questions with %u bytes", asked->len, body->len);
+		return FALSE;
+	}
+	if (!isd_client_begin(p->c, error))
+		return FALSE;
+	for (guint i = 0; i < asked->len; i++) {
+		struct answer a;
+
+		memcpy(&a, body->data + i * sizeof(a), sizeof(a));
+		if (!ask_take(p, &g_array_index(asked, Asked, i), &a, error))
+			return FALSE;
+	}
+	return isd_client_commit(p->c, error);
+}
+
+static void ask_done(IsdPush *p)
+{
+	p->asking = FALSE;
+	push_go(p);
+	if (p->c->pull)
+		isd_pull_kick(p->c->pull);
+}
+
+static void push_asked(IsdRequest *r, const GError *error, gpointer data)
+{
+	IsdPush *p = data;
+	g_autoptr(GError) local = NULL;
+
+	p->post = NULL;
+	if (error || !ask_take_all(p, isd_fetch_body(r), &local))
+		isd_client_fail(p->c, error ? error : local);
+	else
+		ask_done(p);
+}
+
+static void ask_encode(GByteArray *body, guint64 recno)
+{
+	struct kml_record r = { .opcode = KML_RESYNC, .recno = recno };
+	guint at = body->len;
+
+	g_byte_array_set_size(body, at + kml_encoded_size(&r));
+	kml_encode(body->data + at, body->len - at, &r);
+}
+
+static void push_ask(IsdPush *p)
+{
+	g_autoptr(GArray) asked = ask_collect(p);
+	g_autoptr(GByteArray) body = g_byte_array_new();
+
+	for (guint i = 0; i < asked->len; i++)
+		ask_encode(body, g_array_index(asked, Asked, i).recno);
+	if (asked->len)
+		push_post(p, g_steal_pointer(&body), push_asked);
+	else
+		ask_done(p);
+}
+
+gboolean isd_push_is_asking(const IsdPush *p)
+{
+	return p->asking;
+}
+
 /* --- sending --- */
 
-static void push_post(IsdPush *p, GByteArray *body)
-{
-	g_autoptr(GBytes) bytes = g_byte_array_free_to_bytes(body);
-	IsdFetchSpec spec = {
-		.method = "POST", .body = bytes, .done = push_posted, .data = p,
-	};
-
-	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&epoch=%" G_GUINT64_FORMAT,
-				    p->c->pull_recno, p->c->epoch);
-	isd_fault("push-post");
-	p->post = isd_fetch(p->c->fetcher, &spec);
-}
 
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error)
 {
@@ -898,10 +1088,8 @@ static gboolean push_changing(IsdPush *p, PushSegment *s, guint index, GError **
 
 	if (!isd_push_find(p->c, po->op->r.obj, &o, &found, error))
 		return FALSE;
-	if (found && o.lcver > po->op->content_recno && !makes(po->op->r.opcode)) {
-		segment_op_done(p, s, index);
-		return isd_push_carry(p, po, &o, error);
-	}
+	if (found && o.lcver > po->op->content_recno && !makes(po->op->r.opcode))
+		return segment_op_done(p, s, index, error) && isd_push_carry(p, po, &o, error);
 	push_op_failed(p, po, po->err);
 	push_retry_later(p);
 	return TRUE;
@@ -947,8 +1135,7 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	if (push_is_covered(p->c, po->op->r.obj, po->op->r.recno)) {
 		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is covered by another one",
 			  (guint64)po->op->r.recno);
-		segment_op_done(p, s, index);
-		return TRUE;
+		return segment_op_done(p, s, index, error);
 	}
 	if (push_must_wait(p, po->op)) {
 		*ret_stop = TRUE;
@@ -964,8 +1151,7 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	case ENCODE_MOOT:
 		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " needs not be sent",
 			  (guint64)po->op->r.recno);
-		segment_op_done(p, s, index);
-		return TRUE;
+		return segment_op_done(p, s, index, error);
 	case ENCODE_LATER:
 		return push_changing(p, s, index, error);
 	case ENCODE_FULL:
@@ -1055,7 +1241,9 @@ static gboolean push_try(IsdPush *p, GError **error)
 {
 	gboolean loaded = TRUE;
 
-	while (loaded && !p->post && !p->upload) {
+	if (p->asking && !p->post)
+		push_ask(p);
+	while (loaded && !p->asking && !p->post && !p->upload) {
 		g_autoptr(GByteArray) body = g_byte_array_new();
 
 		if (!p->sent)
@@ -1068,7 +1256,7 @@ static gboolean push_try(IsdPush *p, GError **error)
 			/* what the records stand for has to be known again after a crash */
 			if (!isd_client_commit(p->c, error))
 				return FALSE;
-			push_post(p, g_steal_pointer(&body));
+			push_post(p, g_steal_pointer(&body), push_posted);
 			return TRUE;
 		}
 		if (p->upload)
@@ -1114,6 +1302,7 @@ const char *isd_push_blocking(const IsdPush *p, guint64 *ret_recno)
 IsdPush *isd_push_start(IsdClient *c)
 {
 	IsdPush *p = g_new0(IsdPush, 1);
+	g_autoptr(GError) error = NULL;
 
 	p->c = c;
 	p->log_fd = openat(c->core->meta_fd, "kml", O_RDONLY | O_CLOEXEC);
@@ -1126,7 +1315,10 @@ IsdPush *isd_push_start(IsdClient *c)
 	p->retry_ms = RETRY_MIN_MS;
 	p->punched = c->push_offset;
 	g_queue_init(&p->segments);
-	isd_push_kick(p);
+	if (push_reload(p, &error))
+		isd_push_kick(p);
+	else
+		isd_client_fail(c, error);
 	return p;
 }
 

@@ -10,6 +10,7 @@
 #include "coalesce.h"
 
 typedef enum {
+	PUSH_UNKNOWN,	/* may have been sent before: the server is asked first */
 	PUSH_READY,
 	PUSH_SENT,
 	PUSH_DONE,	/* settled, or nothing to be done */
@@ -28,6 +29,7 @@ typedef struct {
 	guint64		size;		/* of the content in it */
 	struct kml_time	mtime;
 	gboolean	bare;		/* sent without its content, which follows as a CLOSE */
+	guint64		made;		/* number under which it went so, and is settled */
 } PushOp;
 
 /*
@@ -36,6 +38,7 @@ typedef struct {
  */
 typedef struct {
 	guint64		start, end, first_recno, last_recno;
+	gboolean	again;		/* it was begun before */
 	GByteArray	*buf;
 	GArray		*recs;
 	IsdOps		*ops;
@@ -50,6 +53,7 @@ struct IsdPush {
 	GHashTable	*held;		/* keys of what ops that are not done are about */
 	GHashTable	*making;	/* own ino.gen of what is made by ops that are not done */
 	GHashTable	*carry;		/* own ino.gen -> GArray of IsdSpan not sent with an earlier CLOSE */
+	gboolean	asking;		/* what became of what was sent is not known yet */
 	GPtrArray	*sent;		/* of PushOp, in the POST under way */
 	GHashTable	*replaced;	/* own ino.gen whose number on the server that POST may change */
 	IsdRequest	*post;

@@ -398,6 +398,10 @@ static gboolean one_record(Push *p, guint index, const guint8 *at, const struct 
 		return FALSE;
 	if (was_done)
 		return TRUE;
+	if (r->opcode == KML_RESYNC) {
+		answer_at(p, index)->status = htole32(ENOENT);	/* it was just a question */
+		return TRUE;
+	}
 	if (p->full || needs_failed(p, r)) {
 		refuse(p, index, r, ECANCELED);
 		return TRUE;

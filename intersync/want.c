@@ -56,6 +56,8 @@ static const char client_schema[] =
 	"CREATE INDEX IF NOT EXISTS client_want_id ON client_want(id);"
 	"CREATE TABLE IF NOT EXISTS client_segment(start INTEGER PRIMARY KEY,"
 	" end INTEGER, first_recno INTEGER, last_recno INTEGER);"
+	"CREATE TABLE IF NOT EXISTS client_bare(recno INTEGER PRIMARY KEY);"
+	"CREATE TABLE IF NOT EXISTS client_settled(recno INTEGER PRIMARY KEY);"
 	"CREATE TABLE IF NOT EXISTS client_cover(ino INTEGER, gen INTEGER, upto INTEGER,"
 	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_alias(ino INTEGER, gen INTEGER, id INTEGER,"
@@ -124,6 +126,12 @@ gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct
 			   "INSERT INTO client_want(id, parent, version, size, mtime_s, mtime_ns)"
 			   " VALUES(?, 0, ?, ?, ?, ?)", "iiiiu", id, (gint64)version,
 			   (gint64)attr->size, (gint64)attr->mtime.sec, attr->mtime.nsec);
+}
+
+gboolean isd_want_mtime(IsdClient *c, gint64 id, struct kml_time mtime, GError **error)
+{
+	return isd_sql_run(c->state, error, "UPDATE client_want SET mtime_s = ?, mtime_ns = ?"
+			   " WHERE id = ?", "iui", (gint64)mtime.sec, mtime.nsec, id);
 }
 
 gboolean isd_want_count(IsdClient *c, guint64 *ret_files, guint64 *ret_bytes, GError **error)
@@ -279,36 +287,84 @@ static gboolean want_made(IsdClient *c, const WantItem *it, struct kml_oid oid,
 	       want_names_done(c, it, error);
 }
 
-/* An earlier run made it and was killed before it could say so. */
-static gboolean want_is_made(IsdClient *c, const WantItem *it, struct kml_oid *ret_oid,
-			     struct kml_time *ret_ctime)
+/* Is it there, and no local program made it (its record would be in the state)? */
+static gboolean want_is_there(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
+			      struct kml_oid *ret_oid, gboolean *ret_is, GError **error)
 {
-	struct stat st;
+	g_auto(IsdName) n = { 0 };
+	gboolean named;
 
-	if (isd_local_stat(c, it->parent, it->name, &st, ret_oid) ||
-	    !S_ISREG(st.st_mode) || (guint64)st.st_size != it->obj.attr.size ||
-	    st.st_mtim.tv_sec != it->obj.attr.mtime.sec ||
-	    (guint32)st.st_mtim.tv_nsec != it->obj.attr.mtime.nsec)
+	*ret_is = FALSE;
+	if (isd_local_stat(c, parent, name, ret, ret_oid) || !S_ISREG(ret->st_mode))
+		return TRUE;
+	if (!isd_client_follow(c, TRUE, error) ||
+	    !isd_state_lookup(c->state, parent, name, &n, &named, error))
 		return FALSE;
-	*ret_ctime = (struct kml_time) { st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
+	*ret_is = !named;
 	return TRUE;
+}
+
+/* What an earlier run made is this version: REINT makes files whole or not at all. */
+static gboolean want_is_whole(const struct stat *st, const struct kml_attrs *attr)
+{
+	return (guint64)st->st_size == attr->size && st->st_mtim.tv_sec == attr->mtime.sec &&
+	       (guint32)st->st_mtim.tv_nsec == attr->mtime.nsec;
+}
+
+gboolean isd_want_adopt(IsdClient *c, IsdObject *o, GError **error)
+{
+	g_auto(IsdName) n = { 0 };
+	struct kml_oid oid;
+	struct stat st;
+	gboolean is;
+
+	if (!isd_want_name_of(c, o->id, &n, &is, error))
+		return FALSE;
+	if (is && !want_is_there(c, n.parent, n.name, &st, &oid, &is, error))
+		return FALSE;
+	if (!is)
+		return TRUE;
+	isd_debug(ISD_D_REINT, "%s was made by an earlier run", n.name);
+	o->oid = oid;
+	o->attr.ctime = (struct kml_time) { st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
+	return isd_state_put_object(c->state, o, error) && isd_state_put_name(c->state, &n, error) &&
+	       isd_sql_run(c->state, error, "UPDATE client_want SET name = NULL, mtime_s = ?,"
+			   " mtime_ns = ? WHERE id = ? AND parent = ? AND name = ?", "iuiib",
+			   (gint64)o->attr.mtime.sec, o->attr.mtime.nsec, o->id, n.parent, n.name,
+			   strlen(n.name));
+}
+
+/* There is no local file of that name by the state, and yet it is there. */
+static gboolean want_was_made(IsdClient *c, WantItem *it, GError **error)
+{
+	struct kml_oid oid;
+	struct stat st;
+	gboolean found;
+
+	if (isd_local_stat(c, it->parent, it->name, &st, &oid) || !S_ISREG(st.st_mode))
+		return TRUE;
+	if (it->obj.oid.ino)
+		return !isd_oid_equal(it->obj.oid, oid) || want_names_done(c, it, error);
+	if (want_is_whole(&st, &it->obj.attr))
+		return want_made(c, it, oid, (struct kml_time) { st.st_ctim.tv_sec,
+								 st.st_ctim.tv_nsec }, error);
+	it->w->again = TRUE;
+	isd_object_clear(&it->obj);
+	return isd_state_by_id(c->state, it->id, &it->obj, &found, error) &&
+	       (!found || it->obj.oid.ino || isd_want_adopt(c, &it->obj, error));
 }
 
 /* Something else has the name. */
 static gboolean want_in_the_way(IsdClient *c, WantItem *it, GError **error)
 {
 	g_auto(IsdName) n = { 0 };
-	struct kml_oid oid;
-	struct kml_time ctime;
 	gboolean found;
 
 	if (!isd_client_follow(c, TRUE, error) ||
 	    !isd_state_lookup(c->state, it->parent, it->name, &n, &found, error))
 		return FALSE;
-	if (!found && want_is_made(c, it, &oid, &ctime))
-		return want_made(c, it, oid, ctime, error);
 	if (!found)
-		return TRUE;
+		return want_was_made(c, it, error);
 	it->w->again = TRUE;
 	return isd_conflict_keep(c, n.id, it->parent, it->name, NULL, error);
 }
@@ -405,20 +461,28 @@ static gboolean want_replaced(IsdClient *c, gpointer item, const struct izo_rein
 			      GError **error)
 {
 	WantItem *it = item;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
 
 	want_inactive(it->w, it);
 	if (isd_result_is_fatal(res, error))
 		return FALSE;
 	if (res->error)
 		return isd_client_follow(c, TRUE, error);
-	if (!isd_push_alias(c, it->obj.oid, it->id, error))
-		return FALSE;
-	it->obj.oid = isd_result_oid(res);
-	it->obj.attr.ctime = isd_result_ctime(res);
-	it->obj.cver = it->version;
 	it->w->files_done++;
 	it->w->bytes_done += it->size;
-	return isd_state_put_object(c->state, &it->obj, error) && isd_want_drop(c, it->id, error);
+	/* what was planned may be older than the row is now */
+	if (!isd_push_alias(c, it->obj.oid, it->id, error) ||
+	    !isd_state_by_id(c->state, it->id, &o, &found, error))
+		return FALSE;
+	if (!found)
+		return TRUE;
+	o.oid = isd_result_oid(res);
+	o.cver = it->version;
+	o.attr.size = it->obj.attr.size;
+	o.attr.mtime = it->obj.attr.mtime;
+	o.attr.ctime = isd_result_ctime(res);
+	return isd_state_put_object(c->state, &o, error) && isd_want_drop(c, it->id, error);
 }
 
 /* --- applying --- */

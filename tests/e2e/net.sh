@@ -8,7 +8,9 @@
 #	host server 10.77.0.1; make_fs server; start_server server ...
 #
 # A watchdog ends a hanging test after E2E_TIMEOUT seconds (600) with the
-# status of every host and the ends of the logs.
+# status of every host and the ends of the logs.  To look into a failure:
+# E2E_DEBUG=SUM runs the daemons with --debug=SUM, E2E_SAVE=DIR keeps the files of
+# all hosts (kml, lml, state.db, logs).
 . "$(dirname "$0")/../lib.sh"
 need_root
 need_program ip unshare nsenter "$MKIZOFS" "$MOUNT_IZO" "$FUSE_IZO" "$INTERSYNC" \
@@ -185,6 +187,7 @@ daemon()
 {
 	d_host=$1
 	shift
+	[ -z "$E2E_DEBUG" ] || set -- --debug="$E2E_DEBUG" "$@"
 	if ! on "$d_host" timeout 60 "$INTERSYNC" --pidfile="$TMP/$d_host/pid" "$@" \
 		>"$TMP/$d_host/start.out" 2>&1 </dev/null; then
 		sed 's/^/# /' "$TMP/$d_host/start.out"
@@ -318,6 +321,13 @@ for k in sys.argv[1].split("."):
 print(v)' "$2"
 }
 
+save_files()
+{
+	mkdir -p "$E2E_SAVE/$1"
+	cp -r "/proc/$(value "$1" pid)/root/var/log" "$E2E_SAVE/$1/"
+	on "$1" timeout 20 cp -r "$(mnt "$1")/.intermezzo" "$E2E_SAVE/$1/meta"
+}
+
 diagnose()
 {
 	for diag_h in $hosts; do
@@ -332,6 +342,7 @@ diagnose()
 			done
 			[ -s "$TMP/$diag_h/start.out" ] && cat "$TMP/$diag_h/start.out"
 		} 2>&1 | sed 's/^/# /'
+		[ -z "$E2E_SAVE" ] || save_files "$diag_h"
 	done
 }
 

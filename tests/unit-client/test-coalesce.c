@@ -227,23 +227,47 @@ static void test_reused_number(void)
 	g_assert_true(op_of(ops, 3)->content);
 }
 
+static struct kml_record *add_replacing(guint64 ino, guint64 old, guint64 size)
+{
+	struct kml_record *r = add_close(ino, size, 0, size);
+
+	r->flags = KML_F_REPLACED;
+	r->has_old = true;
+	r->old = oid(old);
+	return r;
+}
+
 /* An inode that was replaced: what is made goes by its last number everywhere. */
 static void test_replaced(void)
 {
 	g_autoptr(IsdOps) ops = NULL;
-	struct kml_record *r;
 
 	add(KML_CREATE, 10, "tmp");
 	add_rename(10, "tmp", "f", 0);
-	r = add_close(12, 5, 0, 5);
-	r->flags = KML_F_REPLACED;
-	r->has_old = true;
-	r->old = oid(10);
+	add_replacing(12, 10, 5);
 	ops = run();
 	g_assert_cmpuint(left(ops), ==, 2);
 	g_assert_cmpuint(op_of(ops, 1)->r.obj.ino, ==, 12);
 	g_assert_cmpuint(op_of(ops, 2)->r.obj.ino, ==, 12);
 	g_assert_true(op_of(ops, 3) == op_of(ops, 1));
+}
+
+/* Of two contents the first is dropped: what is between them knows the object by its old number. */
+static void test_replaced_between(void)
+{
+	g_autoptr(IsdOps) ops = NULL;
+
+	add_replacing(11, 10, 5);
+	add_rename(11, "f", "g", 0);
+	add_rename(20, "tmp", "h", 11);
+	add_replacing(12, 11, 6);
+	ops = run();
+	g_assert_cmpuint(left(ops), ==, 3);
+	g_assert_cmpuint(op_of(ops, 2)->r.obj.ino, ==, 10);
+	g_assert_cmpuint(op_of(ops, 3)->r.old.ino, ==, 10);
+	g_assert_true(op_of(ops, 1) == op_of(ops, 4));
+	g_assert_cmpuint(op_of(ops, 4)->r.old.ino, ==, 10);
+	g_assert_cmpuint(op_of(ops, 4)->r.obj.ino, ==, 12);
 }
 
 static void test_barrier(void)
@@ -310,6 +334,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/coalesce/renamed-is-kept", test_renamed_is_kept);
 	g_test_add_func("/coalesce/reused-number", test_reused_number);
 	g_test_add_func("/coalesce/replaced", test_replaced);
+	g_test_add_func("/coalesce/replaced-between", test_replaced_between);
 	g_test_add_func("/coalesce/barrier", test_barrier);
 	g_test_add_func("/coalesce/dir-mtime", test_dir_mtime_keeps_its_place);
 	g_test_add_func("/coalesce/spans", test_spans);
