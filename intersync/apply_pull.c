@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #define TRIES		3
+#define MTIME_TRIES	100
 #define PATCH_RANGES	KML_RANGES_MAX
 
 typedef struct {
@@ -1410,10 +1411,11 @@ static gboolean stat_dir(IsdPull *p, const IsdObject *o, IsdName *ret_name, IsdP
 }
 
 /*
- * If it is changed while this looks at it, its change time is another one and
- * nothing is done: the record of that change will come back as well.
+ * One try.  If it is changed while this looks at it, its change time is another one, nothing is
+ * done, and *ret_done is FALSE.
  */
-static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GError **error)
+static gboolean try_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, gboolean *ret_done,
+			  GError **error)
 {
 	g_auto(IsdObject) o = { 0 };
 	g_auto(IsdName) n = { 0 };
@@ -1425,6 +1427,7 @@ static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GE
 	struct stat st;
 	gboolean found;
 
+	*ret_done = TRUE;
 	if (!find_soid(p, soid, &o, &found, error))
 		return FALSE;
 	if (found && !stat_dir(p, &o, &n, &at, &st, &found, error))
@@ -1443,8 +1446,23 @@ static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GE
 	guard.ctime_nsec = GUINT32_TO_LE(st.st_ctim.tv_nsec);
 	if (!isd_reint_one(p->c, &r, &guard, NULL, 0, &res, error))
 		return FALSE;
+	*ret_done = !res.error;
 	return res.error ? !isd_result_is_fatal(&res, error) :
 		isd_obj_set_mtime(p->c->state, o.id, t, error);
+}
+
+/*
+ * A local change in between may have been one of the mode alone, so it is tried again; if it
+ * was one of the names, the record of that will come back, and set it as well.
+ */
+static gboolean set_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, GError **error)
+{
+	gboolean done = FALSE;
+
+	for (guint i = 0; i < MTIME_TRIES && !done; i++)
+		if (!try_mtime(p, soid, t, &done, error))
+			return FALSE;
+	return TRUE;
 }
 
 gboolean isd_pull_set_mtimes(IsdPull *p, GError **error)
