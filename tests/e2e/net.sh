@@ -7,7 +7,7 @@
 #	. "$(dirname "$0")/net.sh"		(sources ../lib.sh)
 #	host server 10.77.0.1; make_fs server; start_server server ...
 #
-# A watchdog ends a hanging test after E2E_TIMEOUT seconds (600) with the
+# A watchdog ends a hanging test after E2E_TIMEOUT seconds (3600) with the
 # status of every host and the ends of the logs.  To look into a failure:
 # E2E_DEBUG=SUM runs the daemons with --debug=SUM, E2E_SAVE=DIR keeps the files of
 # all hosts (kml, lml, state.db, logs).
@@ -17,8 +17,8 @@ need_program ip unshare nsenter "$MKIZOFS" "$MOUNT_IZO" "$FUSE_IZO" "$INTERSYNC"
 	"$IZOCTL" "$KMLPRINT"
 [ -c /dev/fuse ] || skip_all "no /dev/fuse"
 
-: "${E2E_TIMEOUT:=600}"
-: "${SYNC_TIMEOUT:=60}"
+: "${E2E_TIMEOUT:=3600}"
+: "${SYNC_TIMEOUT:=300}"
 : "${TEST_SEED:=$(date +%s)}"
 LOADGEN=$TOP_BUILDDIR/tests/fs/loadgen
 CUTPROXY=$TOP_BUILDDIR/tests/e2e/cutproxy
@@ -154,10 +154,11 @@ make_fs()
 mount_fs()
 {
 	# the one before may still be on its way out
-	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+	for _ in $(seq 240); do
 		on "$1" env INTERMEZZO_FUSE="$FUSE_IZO" "$MOUNT_IZO" \
 			"${2:-$TMP/$1/img}" "$(mnt "$1")" -o "${3:-loop,fileset=fset0}" \
 			>"$TMP/$1/mount.out" 2>&1 && return 0
+		grep -q 'mounted already\|in use' "$TMP/$1/mount.out" || break
 		sleep 0.25
 	done
 	sed 's/^/# /' "$TMP/$1/mount.out"
@@ -188,7 +189,7 @@ daemon()
 	d_host=$1
 	shift
 	[ -z "$E2E_DEBUG" ] || set -- --debug="$E2E_DEBUG" "$@"
-	if ! on "$d_host" timeout 60 "$INTERSYNC" --pidfile="$TMP/$d_host/pid" "$@" \
+	if ! on "$d_host" timeout 300 "$INTERSYNC" --pidfile="$TMP/$d_host/pid" "$@" \
 		>"$TMP/$d_host/start.out" 2>&1 </dev/null; then
 		sed 's/^/# /' "$TMP/$d_host/start.out"
 		return 1
@@ -202,10 +203,10 @@ alive()
 		! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null
 }
 
-# Wait until a process has ended (at most 20 s).
+# Wait until a process has ended (two minutes end a hang).
 gone()
 {
-	for _ in $(seq 200); do
+	for _ in $(seq 1200); do
 		alive "$1" || return 0
 		sleep 0.1
 	done
@@ -333,7 +334,7 @@ diagnose()
 	for diag_h in $hosts; do
 		{
 			echo "--- $diag_h: izoctl status"
-			timeout 5 nsenter -t "$(value "$diag_h" pid)" -m -n -u -- \
+			timeout 30 nsenter -t "$(value "$diag_h" pid)" -m -n -u -- \
 				"$IZOCTL" status "$(mnt "$diag_h")" 2>&1 | head -n 20
 			for diag_l in "/proc/$(value "$diag_h" pid)/root/var/log/"*/*; do
 				[ -f "$diag_l" ] || continue
@@ -363,7 +364,7 @@ finish()
 	for fin_h in $hosts; do
 		if on "$fin_h" mountpoint -q "$(mnt "$fin_h")"; then
 			try "$fin_h: kmlprint --verify" on "$fin_h" "$KMLPRINT" --verify "$(mnt "$fin_h")"
-			try "$fin_h: izoctl check" on "$fin_h" timeout 120 "$IZOCTL" check "$(mnt "$fin_h")"
+			try "$fin_h: izoctl check" on "$fin_h" timeout 600 "$IZOCTL" check "$(mnt "$fin_h")"
 		fi
 	done
 	for fin_h in $(clients) server; do

@@ -33,24 +33,27 @@ TEST(flock_excludes)
 
 TEST(flock_waits_for_process)
 {
-	int p[2], fd;
+	int p[2], q[2], fd;
 	char c;
 	pid_t pid;
 
 	t_write("f", "x");
 	Z(pipe(p));
+	Z(pipe(q));
 	pid = t_fork();
 	if (!pid) {
 		fd = Z(open("f", O_RDWR));
 		Z(flock(fd, LOCK_EX));
 		EQ(write(p[1], "l", 1), 1);
-		usleep(200000);
+		EQ(read(q[0], &c, 1), 1);
+		usleep(200000);		/* most likely it waits by then */
 		EQ(pwrite(fd, "done", 4, 0), 4);
 		_exit(0);	/* death releases it */
 	}
 	EQ(read(p[0], &c, 1), 1);
 	fd = Z(open("f", O_RDWR));
 	E(EWOULDBLOCK, flock(fd, LOCK_EX | LOCK_NB));
+	EQ(write(q[1], "w", 1), 1);
 	Z(flock(fd, LOCK_EX));
 	t_text("f", "done");
 	t_wait(pid, __FILE__, __LINE__);

@@ -259,7 +259,7 @@ static bool event(int fd, uint32_t mask, const char *name)
 		struct inotify_event *e;
 
 		if (pos >= len) {
-			if (poll(&p, 1, 3000) <= 0)
+			if (poll(&p, 1, 60000) <= 0)
 				return false;
 			len = read(fd, buf, sizeof(buf));
 			pos = 0;

@@ -22,7 +22,7 @@
 struct test {
 	const char	*name;
 	void		(*fn)(void);
-	unsigned int	seconds;	/* limit */
+	unsigned int	seconds;	/* far more than it takes; ten times that ends a hang */
 	struct test	*next;
 };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * httptest URL DIR: the resources of a running server, asked as a client asks,
- * and compared with the fileset mounted at DIR.  Started by tests/http/run.
+ * httptest URL DIR CONTROL: the resources of a running server, asked as a client
+ * asks, and compared with the fileset mounted at DIR; CONTROL is the daemon's
+ * socket for izoctl.  Started by tests/http/run.
  */
 #include "http.h"
 
@@ -12,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "util.h"
@@ -23,6 +26,7 @@ char peer_uuid[37] = "11111111-2222-4333-8444-555555555555";
 uint64_t position_offset, position_recno, acked;
 
 static CURL *curl;
+static const char *control;
 static int tests, failed;
 
 void check(bool good, const char *format, ...)
@@ -126,7 +130,7 @@ void request(const char *method, const char *path, const void *body, size_t len,
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
-	curl_easy_setopt(curl, CURLOPT_TIMEOUT, 60L);
+	curl_easy_setopt(curl, CURLOPT_TIMEOUT, 600L);
 	if (body || strcmp(method, "GET")) {
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body ? body : "");
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) len);
@@ -254,9 +258,29 @@ static uint64_t last_recno(void)
 	return r.recno;
 }
 
+/*
+ * SYNC of the channel, which the daemon has: asked as izoctl does, but by this
+ * process, since a child that ends is to the file system as if the test had closed its files.
+ */
+void settle(void)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char reply[512] = "";
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", control);
+	if (connect(fd, (struct sockaddr *) &sa, sizeof(sa)) ||
+	    dprintf(fd, "{\"cmd\": \"sync\"}\n") < 0 ||
+	    read(fd, reply, sizeof(reply) - 1) <= 0 || !strstr(reply, "true")) {
+		printf("Bail out! %s: sync: %s %s\n", control, strerror(errno), reply);
+		exit(1);
+	}
+	close(fd);
+}
+
 void catch_up(void)
 {
-	usleep(150000);	/* what was just done is on its way into the log */
+	settle();
 	for (;;) {
 		get("kml?after=%llu", (unsigned long long) position_offset);
 		if (a.status != 200)
@@ -268,12 +292,13 @@ void catch_up(void)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3) {
-		fprintf(stderr, "usage: httptest URL DIR\n");
+	if (argc != 4) {
+		fprintf(stderr, "usage: httptest URL DIR CONTROL\n");
 		return 2;
 	}
 	base_url = argv[1];
 	mount_dir = argv[2];
+	control = argv[3];
 	curl = curl_easy_init();
 	if (!curl)
 		return 1;

@@ -43,7 +43,9 @@ void put_file(const char *name, const void *data, size_t len);
 long read_file(const char *name, void *buf, size_t size);
 struct kml_oid oid_of(const char *name);
 
-/* The position behind everything that has happened in the mount so far. */
+/* Everything that has happened in the mount so far is in the log, ... */
+void settle(void);
+/* ... and the position is behind it. */
 void catch_up(void);
 /* Number of the last record about this object's content. */
 uint64_t version_of(const char *name);

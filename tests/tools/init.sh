@@ -29,6 +29,7 @@ for arg; do
 	case \$arg in --pidfile=*) file=\${arg#*=} ;; esac
 done
 if [ -z "\$DAEMON" ]; then
+	rm -f "\$file"
 	DAEMON=1 setsid "\$0" "\$@" >/dev/null 2>&1 &
 	while [ ! -s "\$file" ]; do sleep 0.05; done
 	exit 0
@@ -122,6 +123,14 @@ rm "$log"
 fails "start again" 0 'runs already' init start
 [ ! -e "$log" ] && ok "did nothing" || not_ok "did nothing" "$log"
 
+# Wait until a process has ended; killed, it does.
+gone()
+{
+	while [ -d "/proc/$1" ] && ! grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null; do
+		sleep 0.05
+	done
+}
+
 old=$(cat "$TMP/run/intersync.pid")
 for action in restart force-reload; do
 	fails "$action" 0 'fset0: started' init $action
@@ -131,11 +140,12 @@ for action in restart force-reload; do
 done
 
 kill -KILL "$old"
-sleep 0.3
+gone "$old"
 fails "status after a crash" 1 'daemon does not run; .*is mounted' init status
 fails "start after a crash" 0 'started' init start
-kill -KILL "$(cat "$TMP/run/intersync.pid")"
-sleep 0.3
+old=$(cat "$TMP/run/intersync.pid")
+kill -KILL "$old"
+gone "$old"
 echo $$ >"$TMP/run/intersync.pid"
 fails "the process of somebody else is not ours" 1 'daemon does not run' init status
 fails "stop after a crash" 0 'fset0: stopped' init stop
@@ -144,10 +154,10 @@ fails "start once more" 0 'started' init start
 
 (
 	cd "$cache" || exit
-	exec sleep 60
+	exec sleep 3600
 ) &
 user=$!
-sleep 0.3
+while [ "$(readlink "/proc/$user/cwd")" != "$cache" ]; do sleep 0.05; done
 fails "stop while somebody works there" 1 'still in use and stays mounted' init stop
 fails "status then" 3 'daemon does not run; .* is mounted' init status
 kill $user

@@ -469,7 +469,7 @@ static void concurrent(void)
 
 int main(void)
 {
-	alarm(120);	/* rather than wait for a writer that is gone */
+	alarm(1200);	/* rather than wait for a writer that is gone */
 	srandom(tap_seed());
 	need(mkdtemp(dir) != NULL, "no directory");
 	create_and_open();

@@ -98,12 +98,28 @@ else
 fi
 
 # following
+
+# shows N: wait until process $pid has printed N lines, or has ended
+shows()
+{
+	while kill -0 "$pid" 2>/dev/null && [ "$(wc -l <"$dir/out")" -lt "$1" ]; do
+		sleep 0.05
+	done
+}
+
+# whole BYTES: how many records are whole in so many bytes of the sample
+whole()
+{
+	head -c "$1" "$sample" >"$dir/piece"
+	"$kmlprint" "$dir/piece" 2>/dev/null | wc -l
+}
+
 head -c 5000 "$sample" >"$dir/log"
 "$kmlprint" --follow --range=1-19 "$dir/log" >"$dir/out" 2>"$dir/err" &
 pid=$!
-sleep 0.3
+shows "$(whole 5000)"
 tail -c +5001 "$sample" | head -c 700 >>"$dir/log"
-sleep 0.1
+shows "$(whole 5700)"
 tail -c +5701 "$sample" >>"$dir/log"
 wait "$pid"
 point $? "following ends with the range"
@@ -112,9 +128,7 @@ point $? "and shows what comes"
 "$kmlprint" --follow "$dir/log" >"$dir/out" 2>"$dir/err" &
 pid=$!
 # what is there is printed only after the log is open and watched
-while kill -0 "$pid" 2>/dev/null && [ ! -s "$dir/out" ]; do
-	sleep 0.05
-done
+shows 1
 rm "$dir/log"
 wait "$pid"
 point $? "or when the log is gone"
