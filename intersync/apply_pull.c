@@ -116,7 +116,8 @@ gboolean isd_pull_flush(IsdPull *p, GError **error)
 	if (!g_hash_table_size(p->touched))
 		return TRUE;
 	g_hash_table_remove_all(p->touched);
-	return isd_client_commit(p->c, error);
+	return isd_client_begin(p->c, error) && isd_pull_mark(p, error) &&
+	       isd_client_commit(p->c, error);
 }
 
 static gboolean queue(IsdPull *p, const struct kml_record *r, const struct izo_guard *guard,

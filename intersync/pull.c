@@ -4,9 +4,9 @@
  * records supersede is dropped, the content that is needed is fetched, and
  * the rest is applied in order.  What each record does is in apply_pull.c.
  *
- * The position moves when a piece is done.  A piece that was begun before a crash is
- * applied again, with the same end, so that the same records are dropped; those
- * that are already so are recognised.
+ * The position moves when a piece is done.  A piece that was begun before a crash or a lost
+ * connection is taken up with the same end, so that the same records are dropped, and
+ * at the op where it was left; what of the last batch is already so is recognised.
  */
 #include "pull.h"
 
@@ -41,12 +41,22 @@ static gboolean pull_is_own(const struct kml_record *r, gpointer data)
 	return r->has_origin && !memcmp(r->origin_replica, p->own, 16);
 }
 
-/* Where this piece ends must be known again after a crash; it may have been begun before one. */
-static gboolean pull_begin_piece(IsdPull *p, GError **error)
+gboolean isd_pull_mark(IsdPull *p, GError **error)
 {
+	return isd_state_set_u64(p->c->state, "pull_op", p->next, error);
+}
+
+/* Where this piece ends must be known again after a crash; it may have been begun before one. */
+static gboolean pull_begin_piece(IsdPull *p, guint64 begun, GError **error)
+{
+	guint64 next = 0;
+
+	if (begun == p->piece_next && !isd_state_get_u64(p->c->state, "pull_op", &next, error))
+		return FALSE;
+	p->next = p->window = MIN(next, p->ops->ops->len);
 	return isd_client_begin(p->c, error) &&
 	       isd_state_set_u64(p->c->state, "pull_piece", p->piece_next, error) &&
-	       isd_client_commit(p->c, error);
+	       isd_pull_mark(p, error) && isd_client_commit(p->c, error);
 }
 
 static gboolean pull_decode(IsdPull *p, GError **error)
@@ -78,7 +88,7 @@ static gboolean pull_decode(IsdPull *p, GError **error)
 		p->more = TRUE;
 	}
 	p->ops = isd_coalesce((struct kml_record *)p->recs->data, p->recs->len, pull_is_own, p);
-	return pull_begin_piece(p, error);
+	return pull_begin_piece(p, begun, error);
 }
 
 static gboolean pull_piece_done(IsdPull *p, GError **error)

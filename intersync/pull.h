@@ -40,6 +40,8 @@ gboolean isd_pull_content(IsdPull *p, IsdOp *op, IsdContent **ret, GError **erro
 /* want.c is just making that object. */
 gboolean isd_pull_must_wait(IsdPull *p, const IsdOp *op);
 gboolean isd_pull_apply(IsdPull *p, IsdOp *op, GError **error);
+/* The ops before p->next are in the state. */
+gboolean isd_pull_mark(IsdPull *p, GError **error);
 /* Everything applied so far is done and in the state. */
 gboolean isd_pull_flush(IsdPull *p, GError **error);
 /* Directories get the mtimes that the server's log gives them. */
