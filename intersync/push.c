@@ -515,7 +515,9 @@ static gboolean settle_removed(IsdClient *c, struct kml_oid oid, GError **error)
 		return TRUE;
 	if (!isd_state_a_name(c->state, o.id, &n, &named, error))
 		return FALSE;
-	return named || isd_state_drop_object(c->state, o.id, error);
+	/* it may have had more names, whose removal is still to be sent */
+	return named || (push_remember_gone(c, o.oid, o.soid, error) &&
+			 isd_state_drop_object(c->state, o.id, error));
 }
 
 /* Records of the server before this one, still to be pulled, use the old number. */
