@@ -1411,6 +1411,20 @@ static gboolean stat_dir(IsdPull *p, const IsdObject *o, IsdName *ret_name, IsdP
 	return TRUE;
 }
 
+/* The same when a local program has just moved it, and the state does not know yet. */
+static gboolean find_dir(IsdPull *p, const IsdObject *o, IsdName *ret_name, IsdPlace *ret_at,
+			 struct stat *ret_st, gboolean *ret_found, GError **error)
+{
+	if (!stat_dir(p, o, ret_name, ret_at, ret_st, ret_found, error))
+		return FALSE;
+	if (*ret_found)
+		return TRUE;
+	isd_name_clear(ret_name);
+	isd_place_clear(ret_at);
+	return isd_client_follow(p->c, TRUE, error) &&
+	       stat_dir(p, o, ret_name, ret_at, ret_st, ret_found, error);
+}
+
 /*
  * One try.  If it is changed while this looks at it, its change time is another one, nothing is
  * done, and *ret_done is FALSE.
@@ -1431,7 +1445,7 @@ static gboolean try_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, gb
 	*ret_done = TRUE;
 	if (!find_soid(p, soid, &o, &found, error))
 		return FALSE;
-	if (found && !stat_dir(p, &o, &n, &at, &st, &found, error))
+	if (found && !find_dir(p, &o, &n, &at, &st, &found, error))
 		return FALSE;
 	if (!found || (st.st_mtim.tv_sec == t.sec && st.st_mtim.tv_nsec == (long)t.nsec))
 		return TRUE;
