@@ -2,7 +2,7 @@
 /*
  * Attributes: asked of the lower file system, changed there, copied back.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/fiemap.h>
 
@@ -57,33 +57,99 @@ static int change_lower(struct inode *inode, struct iattr *attr)
 	return err;
 }
 
-/* O_RDWR opens of the lower file are ours alone: one of them may deny writing. */
-static int truncate_lower(struct inode *inode, struct iattr *attr)
+/* The record: what of the attributes it sets. */
+static u32 valid_bits(const struct inode *inode, unsigned int ia_valid)
 {
-	struct inode *lower = izo_lower_inode(inode);
+	u32 valid = 0;
+
+	if (ia_valid & ATTR_MODE)
+		valid |= KML_A_MODE;
+	if (ia_valid & ATTR_UID)
+		valid |= KML_A_UID;
+	if (ia_valid & ATTR_GID)
+		valid |= KML_A_GID;
+	/* that of a change of size is in its CLOSE */
+	if (ia_valid & ATTR_MTIME && !(ia_valid & ATTR_SIZE))
+		valid |= KML_A_MTIME;
+	/* a change of owner may cost the set-id bits */
+	if (valid & (KML_A_UID | KML_A_GID) && S_ISREG(inode->i_mode))
+		valid |= KML_A_MODE;
+	return valid;
+}
+
+static int set_logged(struct dentry *dentry, struct iattr *attr, u32 valid)
+{
+	struct inode *inode = d_inode(dentry);
+	struct izo_op *op;
+	int err;
+
+	if (!valid)
+		return change_lower(inode, attr);
+	op = izo_op_inode(inode, KML_SETATTR, dentry);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
+	izo_op_attr(op, inode, valid);
+	izo_op_old(op, inode);
+	err = izo_op_begin(op);
+	if (err) {
+		izo_op_free(op);
+		return err;
+	}
+	err = change_lower(inode, attr);
+	if (err) {
+		izo_op_abort(op);
+		return err;
+	}
+	izo_op_attr(op, inode, valid);
+	izo_op_done(op);
+	return 0;
+}
+
+/* Content between the old and the new size is what changes. */
+static int set_size(struct dentry *dentry, struct iattr *attr, u32 valid)
+{
+	struct inode *inode = d_inode(dentry);
+	const u64 old = i_size_read(izo_lower_inode(inode)), size = attr->ia_size;
+	struct izo_change change;
+	int err;
+
+	err = izo_session_change(inode, min(old, size), max(old, size) - min(old, size), &change);
+	if (err)
+		return err;
+	err = set_logged(dentry, attr, valid);
+	izo_session_changed(inode, &change, dentry, err);
+	return err;
+}
+
+/* O_RDWR opens of the lower file are ours alone: one of them may deny writing. */
+static int truncate_lower(struct dentry *dentry, struct iattr *attr, u32 valid)
+{
+	struct inode *lower = izo_lower_inode(d_inode(dentry));
 	int err;
 
 	err = get_write_access(lower);
 	if (err)
 		return err;
-	err = change_lower(inode, attr);
+	err = set_size(dentry, attr, valid);
 	put_write_access(lower);
 	return err;
 }
 
 int izo_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
-	struct inode *inode = d_inode(dentry);
+	const u32 valid = valid_bits(d_inode(dentry), attr->ia_valid);
 	struct iattr lower = *attr;
 	int err;
 
+	if (izo_is_log(d_inode(dentry)))
+		return -EPERM;
 	err = setattr_prepare(&nop_mnt_idmap, dentry, attr);
 	if (err)
 		return err;
 	lower_attr(&lower);
 	if (lower.ia_valid & ATTR_SIZE)
-		return truncate_lower(inode, &lower);
-	return change_lower(inode, &lower);
+		return truncate_lower(dentry, &lower, valid);
+	return set_logged(dentry, &lower, valid);
 }
 
 /*

@@ -5,7 +5,7 @@
  * The VFS holds the upper directories' locks.  Below them each operation takes those of
  * the lower directories, looks the names up there, and does the same thing.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/fs_stack.h>
 
@@ -88,11 +88,6 @@ static struct dentry *make_lower(struct inode *dir, struct dentry *lower, const 
 	return err ? ERR_PTR(err) : lower;
 }
 
-static void copy_dir(struct inode *dir)
-{
-	izo_copy_attr(dir);
-}
-
 static int make_locked(struct inode *dir, struct dentry *dentry, const struct make *m)
 {
 	struct qstr name = QSTR_INIT(dentry->d_name.name, dentry->d_name.len);
@@ -115,23 +110,76 @@ static int make_locked(struct inode *dir, struct dentry *dentry, const struct ma
 	else
 		d_instantiate(dentry, inode);
 out:
-	copy_dir(dir);
+	izo_copy_attr(dir);
 	end_creating(lower);
 	return err;
+}
+
+static unsigned int make_opcode(const struct make *m)
+{
+	switch (m->mode & S_IFMT) {
+	case S_IFDIR:
+		return KML_MKDIR;
+	case S_IFLNK:
+		return KML_SYMLINK;
+	case S_IFREG:
+		return KML_CREATE;
+	default:
+		return KML_MKNOD;
+	}
+}
+
+static struct izo_op *make_begin(struct inode *dir, struct dentry *dentry, const struct make *m)
+{
+	struct izo_op *op = izo_op_name(dir, make_opcode(m), dentry);
+	int err;
+
+	if (IS_ERR(op))
+		return op;
+	op->extra = izo_acl_room(dir);
+	op->r.has_attr = true;
+	op->r.attr.mode = m->mode;
+	if (m->link)
+		op->r.link = (struct kml_str) { m->link, strlen(m->link) };
+	err = izo_op_begin(op);
+	if (!err)
+		return op;
+	izo_op_free(op);
+	return ERR_PTR(err);
+}
+
+static void make_done(struct izo_op *op, struct inode *dir, struct inode *inode)
+{
+	izo_op_object(op, inode);
+	izo_op_attr(op, inode, 0);
+	izo_op_ptime(op, dir, NULL);
+	/* ACLs from the parent become part of the record */
+	if (op->extra && !op->nolog &&
+	    izo_acl_items(izo_lower_inode(inode), &op->items, &op->r.xattrs_len) == 0)
+		op->r.xattrs = op->items;
+	izo_op_done(op);
 }
 
 static int make(struct inode *dir, struct dentry *dentry, const struct make *m)
 {
 	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	struct izo_op *op;
 	int err;
 
 	if (izo_name_protected(dir, &dentry->d_name))
 		return -EPERM;
+	op = make_begin(dir, dentry, m);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
 	err = mnt_want_write(mnt);
+	if (!err) {
+		err = make_locked(dir, dentry, m);
+		mnt_drop_write(mnt);
+	}
 	if (err)
-		return err;
-	err = make_locked(dir, dentry, m);
-	mnt_drop_write(mnt);
+		izo_op_abort(op);
+	else
+		make_done(op, dir, d_inode(dentry));
 	return err;
 }
 
@@ -205,30 +253,100 @@ static int link_locked(struct inode *inode, struct inode *dir, struct dentry *de
 		return PTR_ERR(lower);
 	err = vfs_link(izo_lower_dentry(inode), &nop_mnt_idmap, izo_lower_inode(dir), lower, NULL);
 	izo_copy_attr(inode);
-	copy_dir(dir);
+	izo_copy_attr(dir);
 	end_creating(lower);
 	return err;
 }
 
-static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+/* The record: another name, or for a file without any its creation. */
+static struct izo_op *link_op(struct inode *inode, struct dentry *old, struct inode *dir,
+			      struct dentry *dentry)
+{
+	struct izo_op *op;
+
+	if (inode->i_nlink) {
+		op = izo_op_inode(inode, KML_LINK, old);
+		if (!IS_ERR(op))
+			izo_op_target(op, dir, dentry);
+		return op;
+	}
+	op = izo_op_name(dir, KML_CREATE, dentry);
+	if (IS_ERR(op))
+		return op;
+	izo_op_object(op, inode);
+	if (!op->nolog &&
+	    izo_xattr_items(izo_lower_dentry(inode), &op->items, &op->r.xattrs_len) == 0)
+		op->r.xattrs = op->items;
+	return op;
+}
+
+static struct izo_op *link_begin(struct inode *inode, struct dentry *old, struct inode *dir,
+				 struct dentry *dentry)
+{
+	struct izo_op *op = link_op(inode, old, dir, dentry);
+	int err;
+
+	if (IS_ERR(op))
+		return op;
+	izo_op_attr(op, inode, 0);
+	err = izo_op_begin(op);
+	if (!err)
+		return op;
+	izo_op_free(op);
+	return ERR_PTR(err);
+}
+
+static void link_done(struct izo_op *op, struct inode *inode, struct inode *dir,
+		      struct dentry *dentry)
+{
+	const bool is_new = op->r.opcode == KML_CREATE;
+
+	izo_op_attr(op, inode, 0);
+	/* the directory of the name that was there keeps its mtime */
+	if (is_new)
+		izo_op_ptime(op, dir, NULL);
+	else
+		izo_op_ptime(op, op->named_parent ? d_inode(op->named_parent) : dir, dir);
+	izo_op_done(op);
+	if (is_new)
+		izo_session_named(inode, dentry);
+}
+
+static int link_lower(struct inode *inode, struct inode *dir, struct dentry *dentry)
 {
 	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	int err;
+
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = link_locked(inode, dir, dentry);
+	mnt_drop_write(mnt);
+	if (err)
+		return err;
+	ihold(inode);
+	d_instantiate(dentry, inode);
+	return 0;
+}
+
+static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+{
 	struct inode *inode = d_inode(old);
+	struct izo_op *op;
 	int err;
 
 	if (izo_name_protected(dir, &dentry->d_name))
 		return -EPERM;
 	if (izo_i(inode)->meta != izo_i(dir)->meta)
 		return -EXDEV;
-	err = mnt_want_write(mnt);
+	op = link_begin(inode, old, dir, dentry);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
+	err = link_lower(inode, dir, dentry);
 	if (err)
-		return err;
-	err = link_locked(inode, dir, dentry);
-	mnt_drop_write(mnt);
-	if (!err) {
-		ihold(inode);
-		d_instantiate(dentry, inode);
-	}
+		izo_op_abort(op);
+	else
+		link_done(op, inode, dir, dentry);
 	return err;
 }
 
@@ -259,25 +377,61 @@ static int remove_locked(struct inode *dir, struct dentry *dentry, bool is_dir)
 	else
 		err = vfs_unlink(&nop_mnt_idmap, izo_lower_inode(dir), lower, NULL);
 	izo_copy_attr(inode);
-	copy_dir(dir);
+	izo_copy_attr(dir);
 out:
 	end_removing(lower);
 	return err;
 }
 
-static int remove_name(struct inode *dir, struct dentry *dentry, bool is_dir)
+static struct izo_op *remove_begin(struct inode *dir, struct dentry *dentry, bool is_dir)
+{
+	struct izo_op *op = izo_op_name(dir, is_dir ? KML_RMDIR : KML_UNLINK, dentry);
+	int err;
+
+	if (IS_ERR(op))
+		return op;
+	izo_op_object(op, d_inode(dentry));
+	izo_op_old(op, d_inode(dentry));
+	err = izo_op_begin(op);
+	if (!err)
+		return op;
+	izo_op_free(op);
+	return ERR_PTR(err);
+}
+
+static int remove_lower(struct inode *dir, struct dentry *dentry, bool is_dir)
 {
 	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
 	int err;
 
-	if (izo_name_protected(dir, &dentry->d_name))
-		return -EPERM;
 	err = mnt_want_write(mnt);
 	if (err)
 		return err;
 	err = remove_locked(dir, dentry, is_dir);
 	mnt_drop_write(mnt);
 	return err;
+}
+
+static int remove_name(struct inode *dir, struct dentry *dentry, bool is_dir)
+{
+	struct izo_op *op;
+	int err;
+
+	if (izo_name_protected(dir, &dentry->d_name) || izo_is_log(d_inode(dentry)))
+		return -EPERM;
+	op = remove_begin(dir, dentry, is_dir);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
+	err = remove_lower(dir, dentry, is_dir);
+	if (err) {
+		izo_op_abort(op);
+		return err;
+	}
+	/* OLD tells the links that are left */
+	izo_op_old(op, d_inode(dentry));
+	izo_op_ptime(op, dir, NULL);
+	izo_op_done(op);
+	return 0;
 }
 
 static int izo_unlink(struct inode *dir, struct dentry *dentry)
@@ -306,9 +460,9 @@ static void move_copy_attr(const struct move *m)
 	izo_copy_attr(d_inode(m->old));
 	if (d_is_positive(m->new))
 		izo_copy_attr(d_inode(m->new));
-	copy_dir(m->dir);
+	izo_copy_attr(m->dir);
 	if (m->tdir != m->dir)
-		copy_dir(m->tdir);
+		izo_copy_attr(m->tdir);
 }
 
 static int move_locked(const struct move *m, struct izo_renaming *r)
@@ -348,26 +502,73 @@ static int move_allowed(const struct move *m)
 	if (izo_name_protected(m->dir, &m->old->d_name) ||
 	    izo_name_protected(m->tdir, &m->new->d_name))
 		return -EPERM;
+	if (izo_is_log(d_inode(m->old)) || (d_is_positive(m->new) && izo_is_log(d_inode(m->new))))
+		return -EPERM;
 	if (izo_i(m->dir)->meta != izo_i(m->tdir)->meta)
 		return -EXDEV;
 	return 0;
+}
+
+static struct izo_op *move_begin(const struct move *m)
+{
+	struct izo_op *op = izo_op_name(m->dir, KML_RENAME, m->old);
+	int err;
+
+	if (IS_ERR(op))
+		return op;
+	izo_op_target(op, m->tdir, m->new);
+	izo_op_object(op, d_inode(m->old));
+	izo_op_attr(op, d_inode(m->old), 0);
+	if (m->flags & RENAME_EXCHANGE)
+		op->r.flags |= KML_F_EXCHANGE;
+	if (m->flags & RENAME_NOREPLACE)
+		op->r.flags |= KML_F_NOREPLACE;
+	if (d_is_positive(m->new))
+		izo_op_old(op, d_inode(m->new));
+	err = izo_op_begin(op);
+	if (!err)
+		return op;
+	izo_op_free(op);
+	return ERR_PTR(err);
+}
+
+static int move_lower(const struct move *m)
+{
+	struct vfsmount *mnt = izo_sb(m->dir->i_sb)->lower_mnt;
+	int err;
+
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	err = move(m);
+	mnt_drop_write(mnt);
+	return err;
 }
 
 static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry *old,
 		      struct inode *tdir, struct dentry *new, unsigned int flags)
 {
 	const struct move m = { dir, tdir, old, new, flags };
-	struct vfsmount *mnt = izo_sb(dir->i_sb)->lower_mnt;
+	struct izo_op *op;
 	int err;
 
 	err = move_allowed(&m);
-	if (!err)
-		err = mnt_want_write(mnt);
 	if (err)
 		return err;
-	err = move(&m);
-	mnt_drop_write(mnt);
-	return err;
+	op = move_begin(&m);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
+	err = move_lower(&m);
+	if (err) {
+		izo_op_abort(op);
+		return err;
+	}
+	izo_op_attr(op, d_inode(old), 0);
+	if (d_is_positive(new))
+		izo_op_old(op, d_inode(new));
+	izo_op_ptime(op, dir, tdir);
+	izo_op_done(op);
+	return 0;
 }
 
 const struct inode_operations izo_dir_iops = {

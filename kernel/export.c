@@ -25,6 +25,19 @@ static bool inside(struct izo_sb *sbi, struct dentry *lower)
 	return is_subdir(lower, sbi->lower_root);
 }
 
+/* The lower object of a handle, counted; NULL or an error if there is none. */
+struct dentry *izo_decode_handle(struct izo_sb *sbi, void *fid, int words, int type)
+{
+	struct dentry *lower;
+
+	lower = exportfs_decode_fh_raw(sbi->lower_mnt, fid, words, type, 0, any_alias, NULL);
+	if (!IS_ERR_OR_NULL(lower) && !inside(sbi, lower)) {
+		dput(lower);
+		return ERR_PTR(-ESTALE);
+	}
+	return lower;
+}
+
 static bool is_meta(struct izo_sb *sbi, struct dentry *lower)
 {
 	struct dentry *d = dget(lower), *parent;
@@ -50,16 +63,11 @@ static struct dentry *alias_of(struct super_block *sb, struct dentry *lower)
 static struct dentry *izo_fh_to_dentry(struct super_block *sb, struct fid *fid, int fh_len,
 				       int fh_type)
 {
-	struct izo_sb *sbi = izo_sb(sb);
-	struct dentry *lower, *dentry;
+	struct dentry *lower = izo_decode_handle(izo_sb(sb), fid, fh_len, fh_type), *dentry;
 
-	lower = exportfs_decode_fh_raw(sbi->lower_mnt, fid, fh_len, fh_type, 0, any_alias, NULL);
 	if (IS_ERR_OR_NULL(lower))
 		return lower;
-	if (inside(sbi, lower))
-		dentry = alias_of(sb, lower);
-	else
-		dentry = ERR_PTR(-ESTALE);
+	dentry = alias_of(sb, lower);
 	dput(lower);
 	return dentry;
 }

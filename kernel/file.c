@@ -2,7 +2,7 @@
 /*
  * Open files: a backing file below each of them does the work.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/backing-file.h>
 #include <linux/falloc.h>
@@ -23,11 +23,19 @@ static int izo_open(struct inode *inode, struct file *file)
 {
 	const struct path lower = izo_lower_path(inode);
 	struct file *real;
+	int err;
 
+	if (file->f_mode & FMODE_WRITE && izo_is_log(inode))
+		return -EPERM;
+	err = izo_session_open(inode, file->f_mode & FMODE_WRITE);
+	if (err)
+		return err;
 	file->f_flags &= ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC);
 	real = backing_file_open(file, file->f_flags | IZO_OPEN_FLAGS, &lower, current_cred());
-	if (IS_ERR(real))
+	if (IS_ERR(real)) {
+		izo_session_release(inode, file->f_mode & FMODE_WRITE, file->f_path.dentry);
 		return PTR_ERR(real);
+	}
 	file->f_mode |= real->f_mode & FMODE_CAN_ODIRECT;
 	file->private_data = real;
 	return 0;
@@ -35,6 +43,7 @@ static int izo_open(struct inode *inode, struct file *file)
 
 static int izo_release(struct inode *inode, struct file *file)
 {
+	izo_session_release(inode, file->f_mode & FMODE_WRITE, file->f_path.dentry);
 	fput(file->private_data);
 	return 0;
 }
@@ -124,16 +133,34 @@ static ssize_t write_locked(struct kiocb *iocb, struct iov_iter *from)
 	return n;
 }
 
+/*
+ * Where a request will write, as far as can be said before: what the lower file
+ * makes of it, an append too, is not moved by others meanwhile.
+ */
+static u64 write_pos(const struct kiocb *iocb)
+{
+	if (iocb->ki_flags & IOCB_APPEND)
+		return i_size_read(izo_lower_inode(file_inode(iocb->ki_filp)));
+	return iocb->ki_pos;
+}
+
 static ssize_t izo_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
-	struct inode *inode = file_inode(iocb->ki_filp);
+	struct file *file = iocb->ki_filp;
+	struct inode *inode = file_inode(file);
+	struct izo_change change;
 	ssize_t n;
 
 	if (!iov_iter_count(from))
 		return 0;
 	inode_lock(inode);
+	n = izo_session_change(inode, write_pos(iocb), iov_iter_count(from), &change);
+	if (n)
+		goto out;
 	n = write_locked(iocb, from);
 	file_changed(inode);
+	izo_session_changed(inode, &change, file->f_path.dentry, n);
+out:
 	inode_unlock(inode);
 	return n;
 }
@@ -143,25 +170,40 @@ static ssize_t izo_splice_write(struct pipe_inode_info *pipe, struct file *out, 
 {
 	struct backing_file_ctx ctx = IZO_BACKING_CTX(out);
 	struct inode *inode = file_inode(out);
+	struct izo_change change;
 	ssize_t n;
 
 	inode_lock(inode);
+	n = izo_session_change(inode, *pos, len, &change);
+	if (n)
+		goto out;
 	n = izo_backing_splice_write(pipe, izo_real_file(out), out, pos, len, flags, &ctx);
 	file_changed(inode);
+	izo_session_changed(inode, &change, out->f_path.dentry, n);
+out:
 	inode_unlock(inode);
 	return n;
 }
 
 static long izo_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 {
+	const int moves = FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE;
 	struct inode *inode = file_inode(file);
+	struct izo_change change;
 	int err;
 
 	inode_lock(inode);
+	/* what moves all that is behind it changes all that is behind it */
+	err = izo_session_change(inode, offset, mode & moves ? MAX_LFS_FILESIZE - offset : len,
+				 &change);
+	if (err)
+		goto out;
 	err = file_remove_privs(file);
 	if (!err)
 		err = vfs_fallocate(izo_real_file(file), mode, offset, len);
 	file_changed(inode);
+	izo_session_changed(inode, &change, file->f_path.dentry, err);
+out:
 	inode_unlock(inode);
 	return err;
 }
@@ -181,21 +223,42 @@ static loff_t copy_lower(struct file *in, loff_t pos_in, struct file *out, loff_
 	}
 }
 
+static loff_t copy_locked(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
+			  loff_t len, unsigned int flags, enum copy_op op)
+{
+	loff_t n = op == DEDUPE ? 0 : file_remove_privs(out);
+
+	if (n)
+		return n;
+	return copy_lower(izo_real_file(in), pos_in, izo_real_file(out), pos_out, len, flags, op);
+}
+
+/* To the end of the file: length 0 of a clone.  Deduplication changes no content. */
+static u64 copy_length(const struct file *in, loff_t pos_in, loff_t len, enum copy_op op)
+{
+	if (op == CLONE && !len)
+		return i_size_read(file_inode(in)) - pos_in;
+	return op == DEDUPE ? 0 : len;
+}
+
 static loff_t copy(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
 		   loff_t len, unsigned int flags, enum copy_op op)
 {
 	struct inode *inode = file_inode(out);
+	struct izo_change change;
 	loff_t n;
 
 	/* a file of another superblock of ours has nothing that we could reach */
 	if (file_inode(in)->i_sb != inode->i_sb)
 		return -EXDEV;
 	inode_lock(inode);
-	n = op == DEDUPE ? 0 : file_remove_privs(out);
-	if (!n)
-		n = copy_lower(izo_real_file(in), pos_in, izo_real_file(out), pos_out, len,
-			       flags, op);
+	n = izo_session_change(inode, pos_out, copy_length(in, pos_in, len, op), &change);
+	if (n)
+		goto out;
+	n = copy_locked(in, pos_in, out, pos_out, len, flags, op);
 	file_changed(inode);
+	izo_session_changed(inode, &change, out->f_path.dentry, n);
+out:
 	inode_unlock(inode);
 	return n;
 }
@@ -221,19 +284,25 @@ static int izo_flush(struct file *file, fl_owner_t id)
 {
 	struct file *real = izo_real_file(file);
 
+	if (file->f_mode & FMODE_WRITE)
+		izo_session_flushed(file_inode(file));
 	return real->f_op->flush ? real->f_op->flush(real, id) : 0;
 }
 
+/* The log is durable before the data is promised to be. */
 static int izo_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
+	struct inode *inode = file_inode(file);
+	int err = 0;
+
+	if (!izo_i(inode)->meta) {
+		err = izo_session_log(inode, file->f_path.dentry);
+		if (!err)
+			err = izo_journal_sync(izo_sb(inode->i_sb)->journal);
+	}
+	if (err)
+		return err;
 	return vfs_fsync_range(izo_real_file(file), start, end, datasync);
-}
-
-static int izo_mmap(struct file *file, struct vm_area_struct *vma)
-{
-	struct backing_file_ctx ctx = IZO_BACKING_CTX(file, .accessed = izo_accessed);
-
-	return backing_file_mmap(izo_real_file(file), vma, &ctx);
 }
 
 static int izo_fadvise(struct file *file, loff_t offset, loff_t len, int advice)

@@ -3,14 +3,13 @@
  * .intermezzo/<fileset> on the lower file system (doc/fileset.md): found at mount,
  * or made where the lower file system begins with the mount.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/crc32c.h>
 #include <linux/file.h>
 #include <linux/random.h>
 #include <linux/uuid.h>
 
-#include <intermezzo/kml.h>
 #include "../lib/crc32c.h"
 
 #define IZO_FSET_DEFAULT	"fset0"
@@ -37,8 +36,8 @@ struct file *izo_meta_open(struct izo_sb *sbi, struct dentry *d, int flags)
 }
 
 /* A new one, 0700 or 0600; its dentry. */
-static struct dentry *make_meta(struct izo_sb *sbi, struct dentry *dir, const char *name,
-				umode_t type)
+struct dentry *izo_meta_make(struct izo_sb *sbi, struct dentry *dir, const char *name,
+			     umode_t type)
 {
 	struct qstr q = QSTR_INIT(name, strlen(name));
 	struct dentry *d, *made;
@@ -68,10 +67,52 @@ out:
 	return d;
 }
 
+/* A file of ours that need not be there. */
+int izo_meta_remove(struct izo_sb *sbi, struct dentry *dir, const char *name)
+{
+	struct qstr q = QSTR_INIT(name, strlen(name));
+	struct dentry *d;
+	int err;
+
+	err = mnt_want_write(sbi->lower_mnt);
+	if (err)
+		return err;
+	d = start_removing_noperm(dir, &q);
+	err = PTR_ERR_OR_ZERO(d);
+	if (!err) {
+		err = vfs_unlink(&nop_mnt_idmap, d_inode(dir), d, NULL);
+		end_removing(d);
+	}
+	mnt_drop_write(sbi->lower_mnt);
+	return err;
+}
+
+int izo_meta_rename(struct izo_sb *sbi, struct dentry *dir, const char *from, const char *to)
+{
+	struct izo_renaming r = {
+		.old_parent	= dir,
+		.new_parent	= dir,
+		.old_name	= QSTR_INIT(from, strlen(from)),
+		.new_name	= QSTR_INIT(to, strlen(to)),
+	};
+	int err;
+
+	err = mnt_want_write(sbi->lower_mnt);
+	if (err)
+		return err;
+	err = izo_start_renaming(&r);
+	if (!err) {
+		err = izo_vfs_rename(dir, r.old, dir, r.new, 0);
+		izo_end_renaming(&r);
+	}
+	mnt_drop_write(sbi->lower_mnt);
+	return err;
+}
+
 static int write_file(struct izo_sb *sbi, struct dentry *dir, const char *name, const void *data,
 		      size_t len)
 {
-	struct dentry *d = make_meta(sbi, dir, name, S_IFREG);
+	struct dentry *d = izo_meta_make(sbi, dir, name, S_IFREG);
 	loff_t pos = 0;
 	struct file *f;
 	ssize_t n = 0;
@@ -113,17 +154,47 @@ static int make_kml(struct izo_sb *sbi, struct dentry *dir)
 	return err;
 }
 
+/* The catalog of an empty tree (doc/catalog.md). */
+static int make_base(struct izo_sb *sbi, struct dentry *dir)
+{
+	const struct inode *root = d_inode(sbi->lower_root);
+	struct kml_record r = {
+		.opcode = KML_MKDIR,
+		.recno = 1,
+		.auid = ~0u,
+		.obj = { root->i_ino, root->i_generation },
+		.has_attr = true,
+	}, end = { .opcode = KML_CATALOG_END, .recno = 2, .auid = ~0u };
+	struct timespec64 now;
+	char buf[512];
+	ssize_t n, more = 0;
+
+	ktime_get_real_ts64(&now);
+	izo_time_of(&r.time, &now);
+	end.time = r.time;
+	izo_attr_of(&r.attr, root);
+	r.attr.valid = KML_A_MODE | KML_A_UID | KML_A_GID | KML_A_SIZE | KML_A_MTIME;
+	n = kml_encode(buf, sizeof(buf), &r);
+	if (n >= 0)
+		more = kml_encode(buf + n, sizeof(buf) - n, &end);
+	if (n < 0 || more < 0)
+		return n < 0 ? n : more;
+	return write_file(sbi, dir, "base", buf, n + more);
+}
+
 static int fill_fileset(struct izo_sb *sbi, struct dentry *dir)
 {
 	struct dentry *incoming;
 	int err;
 
-	err = make_kml(sbi, dir);
+	err = make_base(sbi, dir);
+	if (!err)
+		err = make_kml(sbi, dir);
 	if (!err)
 		err = write_file(sbi, dir, "last_rcvd", NULL, 0);
 	if (err)
 		return err;
-	incoming = make_meta(sbi, dir, "incoming", S_IFDIR);
+	incoming = izo_meta_make(sbi, dir, "incoming", S_IFDIR);
 	if (IS_ERR(incoming))
 		return PTR_ERR(incoming);
 	dput(incoming);
@@ -139,10 +210,10 @@ int izo_fileset_make(struct izo_sb *sbi, struct fs_context *fc)
 		sbi->params.fileset = kstrdup(IZO_FSET_DEFAULT, GFP_KERNEL);
 	if (!sbi->params.fileset)
 		return -ENOMEM;
-	meta = make_meta(sbi, sbi->lower_root, IZO_META_DIR, S_IFDIR);
+	meta = izo_meta_make(sbi, sbi->lower_root, IZO_META_DIR, S_IFDIR);
 	if (IS_ERR(meta))
 		return PTR_ERR(meta);
-	dir = make_meta(sbi, meta, sbi->params.fileset, S_IFDIR);
+	dir = izo_meta_make(sbi, meta, sbi->params.fileset, S_IFDIR);
 	dput(meta);
 	if (IS_ERR(dir))
 		return PTR_ERR(dir);

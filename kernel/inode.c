@@ -17,6 +17,8 @@ static void inode_init_once_cb(void *p)
 	struct izo_inode *ii = p;
 
 	inode_init_once(&ii->vfs_inode);
+	mutex_init(&ii->lock);
+	INIT_LIST_HEAD(&ii->dirty);
 }
 
 int izo_inode_cache_init(void)
@@ -42,6 +44,12 @@ struct inode *izo_alloc_inode(struct super_block *sb)
 	ii->lower = NULL;
 	ii->lower_inode = NULL;
 	ii->meta = false;
+	ii->gone = false;
+	ii->session = NULL;
+	ii->writers = 0;
+	ii->readers = 0;
+	ii->maps = 0;
+	ii->flushed = false;
 	return &ii->vfs_inode;
 }
 
@@ -54,6 +62,7 @@ void izo_evict_inode(struct inode *inode)
 {
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
+	izo_session_free(izo_i(inode));
 	dput(izo_i(inode)->lower);
 	izo_i(inode)->lower = NULL;
 }

@@ -15,7 +15,9 @@
  *
  * Locks, in the order in which they are taken:
  *	upper sb_writers (the VFS)
- *	upper i_rwsem of directories and files, s_vfs_rename_mutex (the VFS)
+ *	upper i_rwsem of directories and files, s_vfs_rename_mutex; mmap_lock (the VFS)
+ *	izo_inode.lock (write sessions)
+ *	a transaction of the LML, journal.lock (see journal.h): given up again before
  *	lower sb_writers (mnt_want_write())
  *	lower i_rwsem, s_vfs_rename_mutex
  */
@@ -73,6 +75,18 @@ struct izo_sb {
 	bool			lower_private;	/* nobody else can have it mounted */
 	struct dentry		*meta;		/* .intermezzo/<fileset> */
 	struct izo_params	params;
+	struct izo_journal	*journal;
+	void			*append_buf;	/* the journal's worker's */
+	struct izo_channel	*channel;
+	char			channel_path[32];
+	struct task_struct	*reint_task;	/* what it does is not logged by itself */
+	/* session.c */
+	spinlock_t		dirty_lock;
+	struct list_head	dirty;		/* inodes that changed since their last CLOSE */
+	struct work_struct	close_work;
+	/* mmap.c */
+	struct mutex		vm_ops_lock;
+	struct list_head	vm_ops;
 };
 
 static inline struct izo_sb *izo_sb(const struct super_block *sb)
@@ -94,12 +108,22 @@ void izo_kill_sb(struct super_block *sb);
 int izo_lower_mount(struct izo_sb *sbi, struct fs_context *fc);
 void izo_lower_unmount(struct izo_sb *sbi);
 
+/* journal.c and others, see journal.h: the log */
+
+struct izo_journal;
+/* One of the log's own files, which only we change. */
+bool izo_is_log(const struct inode *inode);
+
 /* fileset.c: .intermezzo/<fileset> */
 
 int izo_fileset_find(struct izo_sb *sbi, struct fs_context *fc);
 int izo_fileset_make(struct izo_sb *sbi, struct fs_context *fc);
 
 struct dentry *izo_meta_lookup(struct dentry *dir, const char *name);
+struct dentry *izo_meta_make(struct izo_sb *sbi, struct dentry *dir, const char *name,
+			     umode_t type);
+int izo_meta_remove(struct izo_sb *sbi, struct dentry *dir, const char *name);
+int izo_meta_rename(struct izo_sb *sbi, struct dentry *dir, const char *from, const char *to);
 struct file *izo_meta_open(struct izo_sb *sbi, struct dentry *d, int flags);
 
 /* inode.c */
@@ -108,6 +132,15 @@ struct izo_inode {
 	struct inode	*lower_inode;	/* the key; kept by: */
 	struct dentry	*lower;		/* counted; any of the lower inode's */
 	bool		meta;		/* .intermezzo or below it: never logged */
+	bool		gone;		/* REINT replaced or removed it */
+	/* session.c, under lock */
+	struct mutex	lock;
+	struct izo_session *session;
+	unsigned int	writers;	/* open for write */
+	unsigned int	readers;	/* open for reading only */
+	unsigned int	maps;		/* shared mappings that can be written to */
+	bool		flushed;	/* a descriptor was closed since the last write() */
+	struct list_head dirty;		/* in sbi->dirty; the inode is counted then */
 	struct inode	vfs_inode;
 };
 
@@ -163,6 +196,7 @@ int izo_fiemap(struct inode *inode, struct fiemap_extent_info *info, u64 start, 
 /* xattr.c */
 
 extern izo_xattr_handlers izo_xattrs;
+ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, size_t size);
 ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size);
 struct posix_acl *izo_get_inode_acl(struct inode *inode, int type, bool rcu);
 #ifdef IZO_ACL_OPS
@@ -189,8 +223,54 @@ extern const struct inode_operations izo_file_iops, izo_link_iops, izo_special_i
 struct file *izo_real_file(struct file *file);
 long izo_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 
+/* session.c: what a file's writers changed since its last CLOSE */
+
+/* Between izo_session_change() and izo_session_changed(). */
+struct izo_change {
+	unsigned int	generation;
+	bool		mapped;		/* through a mapping, not by a call */
+	u64		off, len;
+};
+
+void izo_sessions_init(struct izo_sb *sbi);
+/* The last CLOSEs of a file system that is about to go. */
+void izo_sessions_end(struct izo_sb *sbi);
+/* A descriptor of the inode is opened (-ESTALE: look it up again) or closed. */
+int izo_session_open(struct inode *inode, bool write);
+void izo_session_release(struct inode *inode, bool write, struct dentry *dentry);
+/* A descriptor of a writer was closed; others may be left. */
+void izo_session_flushed(struct inode *inode);
+/* Before bytes of content change.  On an error they must not change. */
+int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change);
+/* Afterwards, also if it failed; result is -errno then. */
+void izo_session_changed(struct inode *inode, const struct izo_change *change,
+			 struct dentry *dentry, long result);
+/* Log CLOSE if something changed. */
+int izo_session_log(struct inode *inode, struct dentry *dentry);
+/* CLOSE for all files that were flushed since they changed, or for all. */
+void izo_session_log_all(struct izo_sb *sbi, bool force);
+/* All content counts as changed: a nameless file got a name. */
+void izo_session_named(struct inode *inode, struct dentry *dentry);
+void izo_session_map(struct inode *inode);
+void izo_session_unmap(struct inode *inode);
+void izo_session_free(struct izo_inode *ii);
+
+/* mmap.c */
+
+int izo_mmap(struct file *file, struct vm_area_struct *vma);
+/* Stores to pages of the range fault again, and are seen. */
+void izo_mmap_protect(struct inode *inode, u64 off, u64 end);
+void izo_mmap_exit(struct izo_sb *sbi);
+
+/* channel.c: /dev/intermezzoN */
+
+int izo_channel_open(struct izo_sb *sbi, struct fs_context *fc);
+void izo_channel_close(struct izo_sb *sbi);
+void izo_channel_grown(struct izo_sb *sbi);
+
 /* export.c */
 
 extern const struct export_operations izo_export_ops;
+struct dentry *izo_decode_handle(struct izo_sb *sbi, void *fid, int words, int type);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * intermezzo.ko: loading and unloading, and the two file system types.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/module.h>
 
@@ -27,9 +27,12 @@ static int __init izo_init(void)
 	err = izo_inode_cache_init();
 	if (err)
 		return err;
-	err = register_filesystem(&izo_fs_type);
+	err = izo_op_cache_init();
 	if (err)
 		goto out_cache;
+	err = register_filesystem(&izo_fs_type);
+	if (err)
+		goto out_ops;
 	err = register_filesystem(&izo_virtual_fs_type);
 	if (err)
 		goto out_type;
@@ -37,6 +40,8 @@ static int __init izo_init(void)
 
 out_type:
 	unregister_filesystem(&izo_fs_type);
+out_ops:
+	izo_op_cache_exit();
 out_cache:
 	izo_inode_cache_exit();
 	return err;
@@ -46,6 +51,7 @@ static void __exit izo_exit(void)
 {
 	unregister_filesystem(&izo_virtual_fs_type);
 	unregister_filesystem(&izo_fs_type);
+	izo_op_cache_exit();
 	izo_inode_cache_exit();
 }
 

@@ -2,7 +2,7 @@
 /*
  * Listings: the lower directory's, without what the root hides.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/file.h>
 
@@ -82,7 +82,12 @@ static int izo_dir_release(struct inode *dir, struct file *file)
 
 static int izo_dir_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
-	return vfs_fsync_range(file->private_data, start, end, datasync);
+	struct inode *dir = file_inode(file);
+	int err = 0;
+
+	if (!izo_i(dir)->meta)
+		err = izo_journal_sync(izo_sb(dir->i_sb)->journal);
+	return err ?: vfs_fsync_range(file->private_data, start, end, datasync);
 }
 
 const struct file_operations izo_dir_fops = {

@@ -2,7 +2,7 @@
 /*
  * The superblock: putting upper on lower and taking it off again.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <linux/seq_file.h>
 #include <linux/statfs.h>
@@ -24,6 +24,9 @@ static int izo_sync_fs(struct super_block *sb, int wait)
 	/* the lower file system gets its own call for the first, quick round */
 	if (!wait)
 		return 0;
+	err = izo_journal_sync_kml(izo_sb(sb)->journal);
+	if (err)
+		return err;
 	down_read(&lsb->s_umount);
 	err = sync_filesystem(lsb);
 	up_read(&lsb->s_umount);
@@ -36,8 +39,10 @@ static int izo_sync_fs(struct super_block *sb, int wait)
  */
 static int izo_freeze_fs(struct super_block *sb)
 {
-	if (!izo_sb(sb)->lower_private)
-		return izo_sync_fs(sb, 1);
+	int err = izo_sync_fs(sb, 1);
+
+	if (err || !izo_sb(sb)->lower_private)
+		return err;
 	return freeze_super(izo_lower_sb(sb), IZO_FREEZE_HOLDER);
 }
 
@@ -54,6 +59,7 @@ static int izo_show_options(struct seq_file *m, struct dentry *root)
 	const struct super_operations *ops = sbi->lower_root->d_sb->s_op;
 
 	seq_show_option(m, "fileset", sbi->params.fileset);
+	seq_show_option(m, "channel", sbi->channel_path);
 	seq_show_option(m, "cache_type", sbi->lower_root->d_sb->s_type->name);
 	if (sbi->params.lowerdir)
 		seq_show_option(m, "lowerdir", sbi->params.lowerdir);
@@ -116,6 +122,11 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 	int err;
 
 	sbi->sb = sb;
+	izo_sessions_init(sbi);
+	mutex_init(&sbi->vm_ops_lock);
+	INIT_LIST_HEAD(&sbi->vm_ops);
+	/* a replica that nobody here may change still follows its server */
+	sb->s_flags &= ~SB_RDONLY;
 	err = izo_lower_mount(sbi, fc);
 	if (err)
 		return err;
@@ -125,8 +136,12 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 		err = izo_fileset_find(sbi, fc);
 	if (err)
 		return err;
+	err = izo_journal_open(sbi, fc);
+	if (err)
+		return err;
 	init_sb(sb, sbi);
-	return make_root(sb, sbi);
+	err = make_root(sb, sbi);
+	return err ?: izo_channel_open(sbi, fc);
 }
 
 /* Also after a mount that failed half way. */
@@ -134,9 +149,15 @@ void izo_kill_sb(struct super_block *sb)
 {
 	struct izo_sb *sbi = sb->s_fs_info;
 
+	if (sbi && sbi->channel)
+		izo_channel_close(sbi);
+	if (sbi && sb->s_root)
+		izo_sessions_end(sbi);
 	kill_anon_super(sb);
 	if (!sbi)
 		return;
+	izo_journal_close(sbi);
+	izo_mmap_exit(sbi);
 	izo_lower_unmount(sbi);
 	izo_free_params(&sbi->params);
 	kfree(sbi);

@@ -3,7 +3,7 @@
  * Extended attributes and ACLs: those of the lower file system, and the two of
  * the root that tell where the channel is and what the fileset is called.
  */
-#include "intermezzo.h"
+#include "journal.h"
 
 #include <intermezzo/channel.h>
 
@@ -15,6 +15,8 @@ static const char *virtual_value(const struct inode *inode, const char *name)
 		return NULL;
 	if (strcmp(name, IZO_XATTR_FILESET) == 0)
 		return izo_sb(sb)->params.fileset;
+	if (strcmp(name, IZO_XATTR_CHANNEL) == 0)
+		return izo_sb(sb)->channel_path;
 	return NULL;
 }
 
@@ -40,6 +42,39 @@ static int izo_xattr_get(const struct xattr_handler *handler, struct dentry *den
 	return vfs_getxattr(&nop_mnt_idmap, izo_lower_dentry(inode), name, buffer, size);
 }
 
+/* Changes, with their record */
+
+static struct izo_op *begin(struct inode *inode, struct dentry *dentry, const char *name,
+			    const void *value, size_t size)
+{
+	struct izo_op *op;
+	int err;
+
+	op = izo_op_inode(inode, value ? KML_SETXATTR : KML_REMOVEXATTR, dentry);
+	if (IS_ERR(op))
+		return op;
+	err = op->nolog ? 0 : izo_op_xattr(op, name, value, value ? size : 0);
+	if (!err) {
+		izo_op_attr(op, inode, 0);
+		err = izo_op_begin(op);
+	}
+	if (!err)
+		return op;
+	izo_op_free(op);
+	return ERR_PTR(err);
+}
+
+static int finish(struct izo_op *op, struct inode *inode, int err)
+{
+	if (err) {
+		izo_op_abort(op);
+		return err;
+	}
+	izo_op_attr(op, inode, 0);
+	izo_op_done(op);
+	return 0;
+}
+
 static int change_lower(struct inode *inode, const char *name, const void *value,
 			size_t size, int flags)
 {
@@ -55,17 +90,21 @@ static int izo_xattr_set(const struct xattr_handler *handler, struct mnt_idmap *
 			 const void *value, size_t size, int flags)
 {
 	struct vfsmount *mnt = izo_sb(inode->i_sb)->lower_mnt;
+	struct izo_op *op;
 	int err;
 
-	if (virtual_value(inode, name))
+	if (virtual_value(inode, name) || izo_is_log(inode))
 		return -EPERM;
+	op = begin(inode, dentry, name, value, size);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
 	err = mnt_want_write(mnt);
-	if (err)
-		return err;
-	err = change_lower(inode, name, value, size, flags);
-	izo_copy_attr(inode);
-	mnt_drop_write(mnt);
-	return err;
+	if (!err) {
+		err = change_lower(inode, name, value, size, flags);
+		izo_copy_attr(inode);
+		mnt_drop_write(mnt);
+	}
+	return finish(op, inode, err);
 }
 
 /* The empty prefix is every name's. */
@@ -85,6 +124,22 @@ izo_xattr_handlers izo_xattrs = izo_xattr_list;
 ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size)
 {
 	return vfs_listxattr(izo_lower_dentry(d_inode(dentry)), list, size);
+}
+
+/* Any attribute of a lower object, ACLs too. */
+ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, size_t size)
+{
+	struct posix_acl *acl;
+	ssize_t n;
+
+	if (!is_posix_acl_xattr(name))
+		return vfs_getxattr(&nop_mnt_idmap, lower, name, buf, size);
+	acl = vfs_get_acl(&nop_mnt_idmap, lower, name);
+	if (IS_ERR_OR_NULL(acl))
+		return acl ? PTR_ERR(acl) : -ENODATA;
+	n = posix_acl_to_xattr(&init_user_ns, acl, buf, size);
+	posix_acl_release(acl);
+	return n;
 }
 
 /* ACLs */
@@ -113,17 +168,41 @@ static int change_acl(struct dentry *lower, struct posix_acl *acl, int type)
 	return vfs_remove_acl(&nop_mnt_idmap, lower, name);
 }
 
+static struct izo_op *begin_acl(struct inode *inode, struct dentry *dentry,
+				struct posix_acl *acl, int type)
+{
+	const size_t size = acl ? posix_acl_xattr_size(acl->a_count) : 0;
+	void *value = acl ? kmalloc(size, GFP_KERNEL) : NULL;
+	struct izo_op *op;
+	int n = 0;
+
+	if (acl && !value)
+		return ERR_PTR(-ENOMEM);
+	if (acl)
+		n = posix_acl_to_xattr(&init_user_ns, acl, value, size);
+	if (n < 0)
+		op = ERR_PTR(n);
+	else
+		op = begin(inode, dentry, posix_acl_xattr_name(type), value, size);
+	kfree(value);
+	return op;
+}
+
 int izo_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl *acl, int type)
 {
 	struct inode *inode = d_inode(dentry);
 	struct vfsmount *mnt = izo_sb(inode->i_sb)->lower_mnt;
+	struct izo_op *op;
 	int err;
 
+	op = begin_acl(inode, dentry, acl, type);
+	if (IS_ERR(op))
+		return PTR_ERR(op);
 	err = mnt_want_write(mnt);
-	if (err)
-		return err;
-	err = change_acl(izo_lower_dentry(inode), acl, type);
-	izo_copy_attr(inode);
-	mnt_drop_write(mnt);
-	return err;
+	if (!err) {
+		err = change_acl(izo_lower_dentry(inode), acl, type);
+		izo_copy_attr(inode);
+		mnt_drop_write(mnt);
+	}
+	return finish(op, inode, err);
 }

@@ -14,6 +14,7 @@
 #include <linux/backing-file.h>
 #include <linux/exportfs.h>
 #include <linux/fileattr.h>
+#include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
@@ -84,6 +85,29 @@ static inline struct vfsmount *izo_fc_mount(struct fs_context *fc)
 #else
 #define izo_exclusive(fc) do { } while (0)
 #endif
+
+/* locking a file as a whole, for ourselves */
+
+static inline int izo_flock(struct file *file)
+{
+	struct file_lock fl;
+
+	locks_init_lock(&fl);
+#ifdef IZO_HAVE_FILE_LOCK_CORE
+	fl.c.flc_file = file;
+	fl.c.flc_owner = file;
+	fl.c.flc_pid = 0;
+	fl.c.flc_flags = FL_FLOCK;
+	fl.c.flc_type = F_WRLCK;
+#else
+	fl.fl_file = file;
+	fl.fl_owner = file;
+	fl.fl_flags = FL_FLOCK;
+	fl.fl_type = F_WRLCK;
+#endif
+	fl.fl_end = OFFSET_MAX;
+	return locks_lock_file_wait(file, &fl);
+}
 
 /* looking up, and locking the directories for a change */
 

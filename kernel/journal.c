@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The journal's two threads, the KML's space, and starting and stopping it all.
+ */
+#include "journal.h"
+
+#include <linux/falloc.h>
+#include <linux/kthread.h>
+#include <linux/mm.h>
+
+#define KML_CHUNK	(4u << 20)	/* allocated ahead at once */
+#define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
+#define KML_KEEP	(512u << 10)	/* of it for removing */
+#define APPEND_MAX	(1u << 20)	/* bytes of one write */
+#define BATCH_MSEC	2		/* the worker lets records gather so long */
+#define FLUSH_SEC	5		/* and the flusher so long */
+#define RETRY_MSEC	500
+
+/* The lock is held when this is called and when it returns. */
+long izo_wait(struct izo_journal *j, wait_queue_head_t *wq, unsigned int state, long timeout)
+{
+	DEFINE_WAIT(wait);
+
+	prepare_to_wait(wq, &wait, state);
+	mutex_unlock(&j->lock);
+	timeout = schedule_timeout(timeout);
+	finish_wait(wq, &wait);
+	mutex_lock(&j->lock);
+	return timeout;
+}
+
+static void wait_space(struct izo_journal *j)
+{
+	izo_wait(j, &j->space, TASK_UNINTERRUPTIBLE, MAX_SCHEDULE_TIMEOUT);
+}
+
+static void nap(struct izo_journal *j, unsigned int msec)
+{
+	mutex_unlock(&j->lock);
+	schedule_timeout_idle(msecs_to_jiffies(msec) ?: 1);
+	mutex_lock(&j->lock);
+}
+
+void izo_request_flush(struct izo_journal *j)
+{
+	j->flush_now = true;
+	wake_up(&j->flush);
+}
+
+/* The KML's space */
+
+/* The worker's: allocate ahead.  Called with the lock held, gives it up meanwhile. */
+static void kml_allocate(struct izo_journal *j, u64 until)
+{
+	const u64 from = j->allocated;
+	const u64 chunk = round_up(until - from, KML_CHUNK);
+	int err = 0;
+
+	if (!j->no_fallocate) {
+		mutex_unlock(&j->lock);
+		err = vfs_fallocate(j->kml, FALLOC_FL_KEEP_SIZE, from, chunk);
+		mutex_lock(&j->lock);
+		if (err == -EOPNOTSUPP) {
+			j->no_fallocate = true;
+			err = 0;
+		}
+	}
+	if (!err)
+		j->allocated += chunk;
+	j->alloc_tries++;
+	wake_up_all(&j->space);
+}
+
+/*
+ * The last of it is for what frees space: on a full disk something can be
+ * removed, and then the log gets room again.
+ */
+int izo_kml_reserve(struct izo_journal *j, u64 bytes, bool frees)
+{
+	unsigned int tries = j->alloc_tries;
+	u64 until;
+
+	while ((until = j->end + j->reserved + bytes) + KML_KEEP > j->allocated) {
+		if (tries != j->alloc_tries && (!frees || until > j->allocated))
+			return -ENOSPC;
+		if (tries != j->alloc_tries)
+			break;
+		j->wanted = max(j->wanted, until + KML_KEEP);
+		wake_up(&j->work);
+		while (tries == j->alloc_tries && until + KML_KEEP > j->allocated)
+			wait_space(j);
+	}
+	j->reserved += bytes;
+	return 0;
+}
+
+void izo_kml_unreserve(struct izo_journal *j, u64 bytes)
+{
+	j->reserved -= bytes;
+}
+
+/* The worker */
+
+/* Records gathered for one write, and how far in the ring they reach. */
+struct batch {
+	char	*buf;
+	size_t	len;
+	u64	pos, seq, recno, room;
+};
+
+static void batch_add(struct izo_journal *j, struct batch *b, struct lml_entry *e)
+{
+	const u32 len = le32_to_cpu(e->record_len);
+	const u32 reint = le32_to_cpu(e->reint);
+
+	if (izo_entry_state(e) == LML_E_DONE && len) {
+		memcpy(b->buf + b->len, izo_entry_intent(e) + le32_to_cpu(e->intent_len), len);
+		kml_seal(b->buf + b->len, ++b->recno, le64_to_cpu(e->seq));
+		b->len += len;
+		if (reint && j->reint_recnos)
+			j->reint_recnos[reint - 1] = b->recno;
+	}
+	b->pos += le32_to_cpu(e->len);
+	b->seq = le64_to_cpu(e->seq) + 1;
+	b->room += le64_to_cpu(e->kml_room);
+}
+
+static bool entry_finished(const struct lml_entry *e)
+{
+	const u32 state = izo_entry_state(e);
+
+	return state != LML_E_RESERVED && state != LML_E_INTENT;
+}
+
+/* Called with the lock held. */
+static bool work_there(struct izo_journal *j)
+{
+	return j->appended < j->head && entry_finished(izo_ring_entry(j, j->appended));
+}
+
+static void batch_gather(struct izo_journal *j, struct batch *b, u64 head)
+{
+	while (b->pos < head && b->len + KML_REC_MAX <= APPEND_MAX) {
+		struct lml_entry *e = izo_ring_entry(j, b->pos);
+
+		if (!entry_finished(e))
+			break;
+		batch_add(j, b, e);
+	}
+}
+
+static int batch_write(struct izo_journal *j, const struct batch *b)
+{
+	int err = b->len ? izo_pwrite(j->kml, b->buf, b->len, j->end) : 0;
+
+	if (err && !j->error)
+		pr_err_ratelimited("%s: cannot append to the kml: error %d; trying again\n",
+				   j->sbi->params.fileset, err);
+	return err;
+}
+
+/* Called with the lock held. */
+static void batch_commit(struct izo_journal *j, const struct batch *b)
+{
+	j->error = 0;
+	j->appended = b->pos;
+	j->appended_seq = b->seq;
+	j->end += b->len;
+	j->recno = b->recno;
+	j->reserved -= b->room;
+	wake_up(&j->flush);
+	wake_up_all(&j->space);
+}
+
+/* Append what is finished.  Called with the lock held, gives it up meanwhile. */
+static void append(struct izo_journal *j, char *buf)
+{
+	struct batch b = {
+		.buf = buf,
+		.pos = j->appended,
+		.seq = j->appended_seq,
+		.recno = j->recno,
+	};
+	u64 head = j->head;
+	int err;
+
+	mutex_unlock(&j->lock);
+	batch_gather(j, &b, head);
+	err = batch_write(j, &b);
+	mutex_lock(&j->lock);
+	if (err) {
+		j->error = err;
+		wake_up_all(&j->space);
+		nap(j, RETRY_MSEC);
+		return;
+	}
+	batch_commit(j, &b);
+	if (b.len)
+		izo_channel_grown(j->sbi);
+}
+
+static void work(struct izo_journal *j, char *buf)
+{
+	const u64 ahead = j->end + j->reserved + KML_AHEAD;
+
+	if (j->wanted > j->allocated)
+		kml_allocate(j, j->wanted);
+	else if (ahead > j->allocated && j->appended < j->head && !j->no_fallocate && !j->error)
+		kml_allocate(j, ahead);
+	j->wanted = 0;
+	if (!work_there(j))
+		return;
+	if (!j->drainers && !kthread_should_stop())
+		nap(j, BATCH_MSEC);
+	append(j, buf);
+}
+
+static int worker(void *arg)
+{
+	struct izo_journal *j = arg;
+	char *buf = j->sbi->append_buf;
+
+	mutex_lock(&j->lock);
+	while (!kthread_should_stop() || work_there(j)) {
+		if (j->wanted || work_there(j))
+			work(j, buf);
+		else
+			izo_wait(j, &j->work, TASK_IDLE, MAX_SCHEDULE_TIMEOUT);
+	}
+	mutex_unlock(&j->lock);
+	return 0;
+}
+
+/* The flusher */
+
+/* Make the KML durable, then say so in the LML; its space is free from then on. */
+static int flush_once(struct izo_journal *j)
+{
+	u64 end = j->end, recno = j->recno, pos = j->appended, seq = j->appended_seq;
+	int err = 0;
+
+	if (pos == j->tail)
+		return 0;
+	mutex_unlock(&j->lock);
+	if (end != j->durable_end)
+		err = vfs_fsync(j->kml, 1);
+	if (!err) {
+		mutex_lock(&j->lock);
+		j->durable_end = end;
+		j->durable_recno = recno;
+		j->durable_seq = seq;
+		mutex_unlock(&j->lock);
+		err = izo_lml_state_put(j, pos, 0);
+	}
+	if (!err)
+		err = j->ops->flush(j, pos);
+	mutex_lock(&j->lock);
+	if (err)
+		return err;
+	j->tail = pos;
+	izo_openw_recycle(j);
+	return 0;
+}
+
+/* Called with the lock held, gives it up meanwhile. */
+static int flush(struct izo_journal *j)
+{
+	int err;
+
+	while (j->flushing)
+		wait_space(j);
+	j->flushing = true;
+	j->flush_now = false;
+	err = flush_once(j);
+	j->flushing = false;
+	wake_up_all(&j->space);
+	return err;
+}
+
+/* Sleep until there is something to flush and it is time to. */
+static void flusher_wait(struct izo_journal *j)
+{
+	long left = FLUSH_SEC * HZ;
+
+	while (!kthread_should_stop() && j->appended == j->tail)
+		izo_wait(j, &j->flush, TASK_IDLE, MAX_SCHEDULE_TIMEOUT);
+	while (!kthread_should_stop() && !j->flush_now && left)
+		left = izo_wait(j, &j->flush, TASK_IDLE, left);
+}
+
+static int flusher(void *arg)
+{
+	struct izo_journal *j = arg;
+
+	mutex_lock(&j->lock);
+	while (!kthread_should_stop()) {
+		flusher_wait(j);
+		if (flush(j) != 0)
+			nap(j, RETRY_MSEC);
+	}
+	mutex_unlock(&j->lock);
+	return 0;
+}
+
+/* Waiting for them */
+
+void izo_journal_drain(struct izo_journal *j)
+{
+	u64 head;
+
+	mutex_lock(&j->lock);
+	head = j->head;
+	j->drainers++;
+	wake_up(&j->work);
+	while (j->appended < head && !j->error)
+		wait_space(j);
+	j->drainers--;
+	mutex_unlock(&j->lock);
+}
+
+int izo_journal_sync(struct izo_journal *j)
+{
+	return j->ops->sync(j);
+}
+
+/*
+ * The flusher does it, whom no signal can interrupt; one flush serves all who
+ * came before it began.
+ */
+int izo_journal_sync_kml(struct izo_journal *j)
+{
+	u64 seq;
+	int err;
+
+	izo_journal_drain(j);
+	mutex_lock(&j->lock);
+	seq = j->appended_seq;
+	while (j->durable_seq < seq && !j->error) {
+		izo_request_flush(j);
+		wait_space(j);
+	}
+	err = j->error;
+	mutex_unlock(&j->lock);
+	return err;
+}
+
+void izo_journal_end(struct izo_journal *j, u64 *ret_offset, u64 *ret_recno)
+{
+	mutex_lock(&j->lock);
+	*ret_offset = j->end;
+	*ret_recno = j->recno;
+	mutex_unlock(&j->lock);
+}
+
+static bool is_file(const struct file *f, const struct inode *inode)
+{
+	return f && file_inode(f) == izo_lower_inode(inode);
+}
+
+bool izo_is_log(const struct inode *inode)
+{
+	const struct izo_journal *j = izo_sb(inode->i_sb)->journal;
+
+	return izo_i(inode)->meta &&
+	       (is_file(j->kml, inode) || is_file(j->lml, inode) || is_file(j->last_rcvd, inode));
+}
+
+/* Start and stop */
+
+static int start_threads(struct izo_journal *j)
+{
+	struct task_struct *t;
+
+	j->sbi->append_buf = kvmalloc(APPEND_MAX, GFP_KERNEL);
+	if (!j->sbi->append_buf)
+		return -ENOMEM;
+	t = kthread_run(worker, j, "izo_kml/%s", j->sbi->params.fileset);
+	if (IS_ERR(t))
+		return PTR_ERR(t);
+	j->worker = t;
+	t = kthread_run(flusher, j, "izo_flush/%s", j->sbi->params.fileset);
+	if (IS_ERR(t))
+		return PTR_ERR(t);
+	j->flusher = t;
+	return 0;
+}
+
+int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc)
+{
+	struct izo_journal *j = kzalloc(sizeof(*j), GFP_KERNEL);
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	sbi->journal = j;
+	j->sbi = sbi;
+	mutex_init(&j->lock);
+	init_waitqueue_head(&j->work);
+	init_waitqueue_head(&j->flush);
+	init_waitqueue_head(&j->space);
+	err = izo_kml_open(j, fc);
+	if (!err)
+		err = izo_lml_open(j, fc);
+	if (err)
+		return err;
+	err = izo_recover(j);
+	if (err) {
+		errorfc(fc, "its log cannot be recovered: error %d", err);
+		return err;
+	}
+	err = izo_openw_init(j);
+	return err ?: start_threads(j);
+}
+
+/* Nothing is in flight any more: leave a clean, durable log. */
+static void stop_threads(struct izo_journal *j)
+{
+	izo_journal_drain(j);
+	if (j->worker)
+		kthread_stop(j->worker);
+	if (!j->flusher)
+		return;
+	kthread_stop(j->flusher);
+	mutex_lock(&j->lock);
+	if (flush(j) == 0 && j->tail == j->head) {
+		mutex_unlock(&j->lock);
+		if (!izo_lml_state_put(j, j->tail, LML_S_CLEAN))
+			(void)j->ops->flush(j, j->tail);
+	} else {
+		mutex_unlock(&j->lock);
+	}
+}
+
+/* Also one that was opened only half. */
+void izo_journal_close(struct izo_sb *sbi)
+{
+	struct izo_journal *j = sbi->journal;
+
+	if (!j)
+		return;
+	stop_threads(j);
+	izo_openw_exit(j);
+	izo_lml_close(j);
+	if (j->last_rcvd)
+		fput(j->last_rcvd);
+	if (j->kml)
+		fput(j->kml);
+	kvfree(sbi->append_buf);
+	sbi->journal = NULL;
+	kfree(j);
+}

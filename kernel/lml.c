@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The LML's file: made, checked, read into memory; and the back ends that need
+ * no help of the lower file system.
+ */
+#include "journal.h"
+
+#include <linux/bitmap.h>
+#include <linux/mm.h>
+#include <linux/vmalloc.h>
+
+#include "../lib/crc32c.h"
+
+#define OPENW_SLOTS	4096
+
+static_assert(sizeof(struct lml_state) == 48);
+static_assert(sizeof(struct lml_header) == 168);
+static_assert(sizeof(struct lml_openw) == 256);
+static_assert(sizeof(struct lml_entry) == 160);
+
+/* No file: a lower file system that ends with the mount */
+
+static int none_start(struct izo_journal *j, size_t bytes, struct izo_trans *t)
+{
+	t->error = 0;
+	return 0;
+}
+
+static void none_write(struct izo_journal *j, struct izo_trans *t, size_t off, size_t len)
+{
+}
+
+static void none_stop(struct izo_journal *j, struct izo_trans *t)
+{
+}
+
+static int none_sync(struct izo_journal *j)
+{
+	return 0;
+}
+
+static int none_flush(struct izo_journal *j, u64 tail)
+{
+	return 0;
+}
+
+static void none_close(struct izo_journal *j)
+{
+}
+
+const struct izo_lml_ops izo_lml_none_ops = {
+	.start	= none_start,
+	.write	= none_write,
+	.stop	= none_stop,
+	.sync	= none_sync,
+	.flush	= none_flush,
+	.close	= none_close,
+};
+
+/*
+ * A plain file: pages of the image that changed are written by the flusher.
+ * Records are made durable in the KML; here it is only what is not there yet.
+ */
+
+static void file_write(struct izo_journal *j, struct izo_trans *t, size_t off, size_t len)
+{
+	unsigned long *dirty = j->ops_data;
+	size_t page;
+
+	for (page = off >> PAGE_SHIFT; page <= (off + len - 1) >> PAGE_SHIFT; page++)
+		if (!test_bit(page, dirty))
+			set_bit(page, dirty);
+}
+
+static int write_pages(struct izo_journal *j)
+{
+	const unsigned long pages = j->image_size >> PAGE_SHIFT;
+	unsigned long *dirty = j->ops_data, page;
+	int err;
+
+	for_each_set_bit(page, dirty, pages) {
+		clear_bit(page, dirty);
+		smp_mb__after_atomic();
+		err = izo_pwrite(j->lml, j->image + (page << PAGE_SHIFT), PAGE_SIZE,
+				 (u64)page << PAGE_SHIFT);
+		if (err) {
+			set_bit(page, dirty);
+			return err;
+		}
+	}
+	return vfs_fsync(j->lml, 1);
+}
+
+static void clean_pages(struct izo_journal *j, u64 from, u64 to)
+{
+	unsigned long *dirty = j->ops_data;
+	const u64 base = izo_image_offset(j, j->ring);
+
+	for (from = round_up(base + from, PAGE_SIZE); from + PAGE_SIZE <= base + to;
+	     from += PAGE_SIZE)
+		clear_bit(from >> PAGE_SHIFT, dirty);
+}
+
+/*
+ * What lies before the tail is in the KML and need not be written.  Pages from the
+ * head on may be taken at any moment and stay as they are.
+ */
+static void clean_before(struct izo_journal *j, u64 pos)
+{
+	u64 head = j->ring_size - izo_ring_rest(j, j->head + j->promised);
+	u64 tail = j->ring_size - izo_ring_rest(j, pos);
+
+	if (j->head + j->promised - pos >= j->ring_size)
+		return;
+	if (head <= tail) {
+		clean_pages(j, head, tail);
+	} else {
+		clean_pages(j, 0, tail);
+		clean_pages(j, head, j->ring_size);
+	}
+}
+
+static int file_flush(struct izo_journal *j, u64 tail)
+{
+	mutex_lock(&j->lock);
+	clean_before(j, tail);
+	mutex_unlock(&j->lock);
+	return write_pages(j);
+}
+
+static int file_sync(struct izo_journal *j)
+{
+	return izo_journal_sync_kml(j);
+}
+
+static void file_close(struct izo_journal *j)
+{
+	bitmap_free(j->ops_data);
+}
+
+const struct izo_lml_ops izo_lml_file_ops = {
+	.start	= none_start,
+	.write	= file_write,
+	.stop	= none_stop,
+	.sync	= file_sync,
+	.flush	= file_flush,
+	.close	= file_close,
+};
+
+int izo_lml_write(struct izo_journal *j, size_t off, size_t len)
+{
+	struct izo_trans t;
+	int err;
+
+	err = j->ops->start(j, len, &t);
+	if (err)
+		return err;
+	j->ops->write(j, &t, off, len);
+	j->ops->stop(j, &t);
+	return t.error;
+}
+
+/* The header */
+
+static u32 header_crc(const struct lml_header *h)
+{
+	struct lml_header copy = *h;
+
+	copy.crc = 0;
+	return izo_crc32c(0, &copy, offsetof(struct lml_header, states));
+}
+
+static u32 state_crc(const struct lml_state *s)
+{
+	struct lml_state copy = *s;
+
+	copy.crc = 0;
+	return izo_crc32c(0, &copy, sizeof(copy));
+}
+
+bool izo_lml_state_get(const struct lml_header *h, struct lml_state *ret_s)
+{
+	bool found = false;
+	int k;
+
+	for (k = 0; k < 2; k++) {
+		const struct lml_state *s = &h->states[k];
+
+		if (le32_to_cpu(s->crc) != state_crc(s) || s->serial == 0)
+			continue;
+		if (found && le64_to_cpu(s->serial) < le64_to_cpu(ret_s->serial))
+			continue;
+		*ret_s = *s;
+		found = true;
+	}
+	return found;
+}
+
+int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags)
+{
+	struct lml_state s = {
+		.serial = cpu_to_le64(++j->serial),
+		.tail = cpu_to_le64(tail),
+		.seq = cpu_to_le64(j->durable_seq),
+		.kml_offset = cpu_to_le64(j->durable_end),
+		.kml_recno = cpu_to_le64(j->durable_recno),
+		.flags = cpu_to_le32(flags),
+	};
+	struct lml_state *to = &j->header->states[j->serial & 1];
+
+	s.crc = cpu_to_le32(state_crc(&s));
+	*to = s;
+	return izo_lml_write(j, izo_image_offset(j, to), sizeof(*to));
+}
+
+static int header_check(struct izo_journal *j)
+{
+	const struct lml_header *h = (struct lml_header *)j->image;
+	const u64 off = le64_to_cpu(h->openw_offset), slots = le64_to_cpu(h->openw_slots);
+	const u64 ring = le64_to_cpu(h->ring_offset), ring_size = le64_to_cpu(h->ring_size);
+
+	if (memcmp(h->magic, LML_MAGIC, sizeof(h->magic)) != 0)
+		return -EBADMSG;
+	if (le32_to_cpu(h->version) != LML_VERSION)
+		return -EPROTONOSUPPORT;
+	if (le32_to_cpu(h->crc) != header_crc(h) || off != LML_HEADER_SIZE || slots > 1u << 20)
+		return -EBADMSG;
+	if (ring != off + slots * sizeof(struct lml_openw) || ring % LML_ALIGN ||
+	    ring_size % LML_ALIGN || ring > j->image_size || ring_size != j->image_size - ring ||
+	    ring_size < 8 * KML_REC_MAX)
+		return -EBADMSG;
+	if (memcmp(h->replica_uuid, j->replica_uuid, 16) != 0 || le64_to_cpu(h->epoch) != j->epoch)
+		return -ESTALE;
+	return 0;
+}
+
+static void header_make(struct izo_journal *j)
+{
+	struct lml_header *h = (struct lml_header *)j->image;
+	const u64 ring = LML_HEADER_SIZE + OPENW_SLOTS * sizeof(struct lml_openw);
+
+	memcpy(h->magic, LML_MAGIC, sizeof(h->magic));
+	h->version = cpu_to_le32(LML_VERSION);
+	memcpy(h->replica_uuid, j->replica_uuid, 16);
+	h->epoch = cpu_to_le64(j->epoch);
+	h->openw_offset = cpu_to_le64(LML_HEADER_SIZE);
+	h->openw_slots = cpu_to_le64(OPENW_SLOTS);
+	h->ring_offset = cpu_to_le64(ring);
+	h->ring_size = cpu_to_le64(j->image_size - ring);
+	h->crc = cpu_to_le32(header_crc(h));
+}
+
+static void set_parts(struct izo_journal *j)
+{
+	j->header = (struct lml_header *)j->image;
+	j->n_openw = le64_to_cpu(j->header->openw_slots);
+	j->openw = (struct lml_openw *)(j->image + le64_to_cpu(j->header->openw_offset));
+	j->ring = j->image + le64_to_cpu(j->header->ring_offset);
+	j->ring_size = le64_to_cpu(j->header->ring_size);
+}
+
+/* The file */
+
+static int alloc_image(struct izo_journal *j, size_t size)
+{
+	j->image_size = size;
+	j->image = vzalloc(size);
+	return j->image ? 0 : -ENOMEM;
+}
+
+/*
+ * All its blocks are written, so that no write to it needs space ever again.
+ * Until it has its name a crash leaves nothing that counts.
+ */
+static int make_file(struct izo_journal *j)
+{
+	struct dentry *d;
+	struct file *f;
+	int err;
+
+	izo_meta_remove(j->sbi, j->sbi->meta, "lml.new");
+	d = izo_meta_make(j->sbi, j->sbi->meta, "lml.new", S_IFREG);
+	if (IS_ERR(d))
+		return PTR_ERR(d);
+	f = izo_meta_open(j->sbi, d, O_RDWR);
+	dput(d);
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	j->lml = f;
+	err = alloc_image(j, IZO_LML_SIZE);
+	if (err)
+		return err;
+	header_make(j);
+	err = izo_pwrite(f, j->image, j->image_size, 0);
+	if (!err)
+		err = vfs_fsync(f, 0);
+	if (!err)
+		err = izo_meta_rename(j->sbi, j->sbi->meta, "lml.new", "lml");
+	return err;
+}
+
+static int read_file(struct izo_journal *j, struct dentry *d)
+{
+	struct file *f = izo_meta_open(j->sbi, d, O_RDWR);
+	loff_t size;
+	int err;
+
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	j->lml = f;
+	size = i_size_read(file_inode(f));
+	if (size < 2 << 20 || size > 1 << 30 || size % PAGE_SIZE)
+		return -EBADMSG;
+	err = alloc_image(j, size);
+	if (!err)
+		err = izo_pread(f, j->image, size, 0);
+	return err;
+}
+
+static int open_file(struct izo_journal *j, struct fs_context *fc)
+{
+	struct dentry *d = izo_meta_lookup(j->sbi->meta, "lml");
+	int err;
+
+	if (PTR_ERR_OR_ZERO(d) == -ENOENT) {
+		err = make_file(j);
+		if (err)
+			errorfc(fc, "its lml cannot be made: error %d", err);
+		return err;
+	}
+	if (IS_ERR(d))
+		return PTR_ERR(d);
+	err = read_file(j, d);
+	dput(d);
+	if (!err)
+		err = header_check(j);
+	if (err)
+		errorfc(fc, "its lml cannot be used (error %d): remove .intermezzo/%s/lml to go on without the changes it may hold",
+			err, j->sbi->params.fileset);
+	return err;
+}
+
+int izo_lml_open(struct izo_journal *j, struct fs_context *fc)
+{
+	int err;
+
+	if (j->sbi->params.virtual) {
+		err = alloc_image(j, IZO_LML_SIZE);
+		if (err)
+			return err;
+		header_make(j);
+		j->ops = &izo_lml_none_ops;
+	} else {
+		err = open_file(j, fc);
+		if (err)
+			return err;
+		j->ops_data = bitmap_zalloc(j->image_size >> PAGE_SHIFT, GFP_KERNEL);
+		if (!j->ops_data)
+			return -ENOMEM;
+		j->ops = &izo_lml_file_ops;
+	}
+	set_parts(j);
+	return 0;
+}
+
+void izo_lml_close(struct izo_journal *j)
+{
+	if (j->ops)
+		j->ops->close(j);
+	vfree(j->image);
+	if (j->lml)
+		fput(j->lml);
+}

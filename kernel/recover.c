@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Recovery at mount: what the LML holds becomes records of the KML (doc/lml.md).
+ *
+ * Completed records that the KML does not have yet are appended.  For an
+ * operation that was in flight the lower file system is asked whether it happened;
+ * if it did, its record is made from the intent and what is there now.  A file that
+ * was open for write gets its CLOSE.  All of it can be interrupted and begun
+ * again: records carry the LML's sequence numbers, and the LML is emptied last.
+ *
+ * Whatever the LML holds is checked before it is believed.
+ */
+#include "journal.h"
+
+#include <linux/mm.h>
+
+/* After a crash sequence numbers go on far behind those that may be around. */
+#define SEQ_JUMP	(1u << 20)
+
+struct recovery {
+	struct izo_journal	*j;
+	void			*buf;		/* of one record */
+};
+
+/* Append one record; recno and end follow. */
+static int append(struct recovery *rec, struct kml_record *r, u64 seq)
+{
+	struct izo_journal *j = rec->j;
+	ssize_t n;
+	int err;
+
+	r->recno = j->recno + 1;
+	r->seq = seq;
+	r->file.ptr = NULL;
+	r->data.ptr = NULL;
+	r->aliases_len = 0;
+	n = kml_encode(rec->buf, KML_REC_MAX, r);
+	if (n < 0)
+		return n;
+	err = izo_pwrite(j->kml, rec->buf, n, j->end);
+	if (err)
+		return err;
+	j->end += n;
+	j->recno++;
+	return 0;
+}
+
+/* Where things are */
+
+static bool is_object(const struct dentry *d, const struct kml_oid *oid)
+{
+	return d_is_positive(d) && d_inode(d)->i_ino == oid->ino &&
+	       d_inode(d)->i_generation == oid->gen;
+}
+
+/* The object by its handle, counted; NULL if it is not there. */
+static struct dentry *open_object(struct recovery *rec, const struct lml_handle *h,
+				  const struct kml_oid *oid)
+{
+	struct izo_sb *sbi = rec->j->sbi;
+	struct dentry *d;
+	u32 fid[sizeof(h->bytes) / 4];
+
+	if (!oid->ino || !h->len || h->len > sizeof(h->bytes))
+		return NULL;
+	memcpy(fid, h->bytes, sizeof(fid));
+	d = izo_decode_handle(sbi, fid, h->len / 4, h->type);
+	if (IS_ERR_OR_NULL(d))
+		return NULL;
+	if (is_object(d, oid))
+		return d;
+	dput(d);
+	return NULL;
+}
+
+/* An entry that was in flight. */
+struct flight {
+	struct recovery		*rec;
+	struct lml_entry	*e;
+	struct kml_record	r;
+	u32			flags;		/* LML_F_* */
+	struct dentry		*dir, *tdir;	/* NULL: not there */
+	struct dentry		*obj;
+};
+
+static struct dentry *name_in(struct dentry *dir, const struct kml_str *name)
+{
+	struct qstr q = QSTR_INIT(name->ptr, name->len);
+	struct dentry *d;
+
+	if (!dir || !name->ptr)
+		return NULL;
+	d = lookup_noperm_unlocked(&q, dir);
+	if (IS_ERR(d))
+		return NULL;
+	if (d_is_positive(d))
+		return d;
+	dput(d);
+	return NULL;
+}
+
+static void flight_get(struct flight *f)
+{
+	const struct kml_record *r = &f->r;
+
+	f->dir = open_object(f->rec, &f->e->handles[0], &r->parent);
+	f->tdir = open_object(f->rec, &f->e->handles[1], &r->tparent);
+	f->obj = open_object(f->rec, &f->e->handles[2], &r->obj);
+	if (f->obj || !r->obj.ino)
+		return;
+	f->obj = name_in(f->dir, &r->name);
+	if (f->obj && !is_object(f->obj, &r->obj)) {
+		dput(f->obj);
+		f->obj = NULL;
+	}
+}
+
+static void flight_put(struct flight *f)
+{
+	dput(f->dir);
+	dput(f->tdir);
+	dput(f->obj);
+}
+
+static bool name_is(struct dentry *dir, const struct kml_str *name, const struct kml_oid *oid)
+{
+	struct dentry *d = name_in(dir, name);
+	bool is = d && is_object(d, oid);
+
+	dput(d);
+	return is;
+}
+
+static void put_attr(struct kml_record *r, const struct dentry *d)
+{
+	const u32 valid = r->attr.valid;
+
+	r->has_attr = true;
+	izo_attr_of(&r->attr, d_inode(d));
+	r->attr.valid = valid;
+}
+
+static void put_ptime(struct flight *f)
+{
+	struct timespec64 mtime;
+
+	if (!f->dir)
+		return;
+	mtime = inode_get_mtime(d_inode(f->dir));
+	f->r.has_ptime = true;
+	izo_time_of(&f->r.ptime, &mtime);
+	if (!f->tdir)
+		return;
+	mtime = inode_get_mtime(d_inode(f->tdir));
+	izo_time_of(&f->r.tptime, &mtime);
+}
+
+static int log_flight(struct flight *f)
+{
+	if (f->flags & LML_F_NOLOG)
+		return 0;
+	f->r.flags |= KML_F_RECOVERED;
+	return append(f->rec, &f->r, le64_to_cpu(f->e->seq));
+}
+
+/* Each operation: 0 or -errno */
+
+/* Made no earlier than the intent?  (A second of grace: clocks have ticks.) */
+static bool is_young(struct flight *f, struct dentry *d)
+{
+	const struct path path = { .mnt = f->rec->j->sbi->lower_mnt, .dentry = d };
+	struct kstat st;
+	s64 made;
+
+	if (vfs_getattr_nosec(&path, &st, STATX_BTIME | STATX_CTIME, 0))
+		return false;
+	made = st.result_mask & STATX_BTIME ? st.btime.tv_sec : st.ctime.tv_sec;
+	return made + 1 >= f->r.time.sec;
+}
+
+static int log_created(struct flight *f, struct dentry *d)
+{
+	void *items = NULL;
+	int err;
+
+	f->r.obj.ino = d_inode(d)->i_ino;
+	f->r.obj.gen = d_inode(d)->i_generation;
+	put_attr(&f->r, d);
+	put_ptime(f);
+	if (!f->r.xattrs && izo_acl_items(d_inode(d), &items, &f->r.xattrs_len) == 0)
+		f->r.xattrs = items;
+	err = log_flight(f);
+	kvfree(items);
+	return err;
+}
+
+static int recover_create(struct flight *f)
+{
+	struct dentry *d = name_in(f->dir, &f->r.name);
+	int err = 0;
+
+	if (!d)
+		return 0;
+	if (f->r.obj.ino ? is_object(d, &f->r.obj) : is_young(f, d))
+		err = log_created(f, d);
+	dput(d);
+	return err;
+}
+
+static int recover_remove(struct flight *f)
+{
+	if (!f->dir || name_is(f->dir, &f->r.name, &f->r.obj))
+		return 0;
+	put_ptime(f);
+	return log_flight(f);
+}
+
+static int recover_move(struct flight *f)
+{
+	struct dentry *d;
+
+	if (!name_is(f->tdir, &f->r.tname, &f->r.obj))
+		return 0;
+	d = name_in(f->tdir, &f->r.tname);
+	if (d)
+		put_attr(&f->r, d);
+	dput(d);
+	put_ptime(f);
+	return log_flight(f);
+}
+
+static int recover_attr(struct flight *f)
+{
+	if (!f->obj)
+		return 0;
+	put_attr(&f->r, f->obj);
+	return log_flight(f);
+}
+
+/* The value that is there now; none: it was removed. */
+static int log_xattr(struct flight *f, const char *name, void *buf)
+{
+	ssize_t n = izo_lower_getxattr(f->obj, name, buf + KML_REC_MAX, KML_REC_MAX);
+
+	f->r.opcode = n < 0 ? KML_REMOVEXATTR : KML_SETXATTR;
+	n = kml_xattr_put(buf, KML_REC_MAX, name, strlen(name), buf + KML_REC_MAX,
+			  n < 0 ? 0 : n);
+	if (n < 0)
+		return n;
+	f->r.xattrs = buf;
+	f->r.xattrs_len = n;
+	put_attr(&f->r, f->obj);
+	return log_flight(f);
+}
+
+static int recover_xattr(struct flight *f)
+{
+	struct kml_str name, value;
+	char c[XATTR_NAME_MAX + 1];
+	size_t pos = 0;
+	void *buf;
+	int err;
+
+	if (!f->obj || !kml_xattr_next(f->r.xattrs, f->r.xattrs_len, &pos, &name, &value))
+		return 0;
+	memcpy(c, name.ptr, name.len);
+	c[name.len] = 0;
+	buf = kvmalloc(2 * KML_REC_MAX, GFP_KERNEL);
+	if (!buf)
+		return -ENOMEM;
+	err = log_xattr(f, c, buf);
+	kvfree(buf);
+	return err;
+}
+
+static int recover_close(struct flight *f)
+{
+	if (!f->obj)
+		return 0;
+	put_attr(&f->r, f->obj);
+	return log_flight(f);
+}
+
+static int recover_intent(struct flight *f)
+{
+	/* only intermezzo-fuse applies records of peers */
+	if (f->flags & LML_F_REINT)
+		return -EOPNOTSUPP;
+	switch (f->r.opcode) {
+	case KML_CREATE:
+	case KML_MKDIR:
+	case KML_SYMLINK:
+	case KML_MKNOD:
+		return recover_create(f);
+	case KML_UNLINK:
+	case KML_RMDIR:
+		return recover_remove(f);
+	case KML_RENAME:
+	case KML_LINK:
+		return recover_move(f);
+	case KML_SETATTR:
+		return recover_attr(f);
+	case KML_SETXATTR:
+	case KML_REMOVEXATTR:
+		return recover_xattr(f);
+	case KML_CLOSE:
+		return recover_close(f);
+	default:
+		return 0;
+	}
+}
+
+/* The ring */
+
+static int in_flight(struct recovery *rec, struct lml_entry *e, u32 len)
+{
+	const u32 intent = le32_to_cpu(e->intent_len);
+	struct flight *f;
+	int err = 0;
+
+	if (intent > len - sizeof(*e) || le32_to_cpu(e->crc) != izo_entry_crc(e, intent))
+		return 0;	/* not written: then nothing was done either */
+	f = kzalloc(sizeof(*f), GFP_KERNEL);
+	if (!f)
+		return -ENOMEM;
+	f->rec = rec;
+	f->e = e;
+	f->flags = le32_to_cpu(e->flags);
+	if (kml_decode(izo_entry_intent(e), intent, &f->r) == intent) {
+		flight_get(f);
+		err = recover_intent(f);
+		flight_put(f);
+	}
+	kfree(f);
+	return err;
+}
+
+static int completed(struct recovery *rec, struct lml_entry *e, u32 len)
+{
+	const u32 intent = le32_to_cpu(e->intent_len), n = le32_to_cpu(e->record_len);
+	struct kml_record r;
+
+	if (n == 0)
+		return 0;
+	if (intent > len - sizeof(*e) || n > len - sizeof(*e) - intent ||
+	    kml_decode(izo_entry_intent(e) + intent, n, &r) != n)
+		return in_flight(rec, e, len);	/* a torn page: as if it were in flight */
+	return append(rec, &r, le64_to_cpu(e->seq));
+}
+
+/* The entry at pos if it is the one due: its length, else 0. */
+static u32 entry_at(struct izo_journal *j, u64 pos, u64 seq)
+{
+	const struct lml_entry *e = izo_ring_entry(j, pos);
+	const u32 len = le32_to_cpu(e->len);
+
+	if (le32_to_cpu(e->magic) != LML_ENTRY_MAGIC || le64_to_cpu(e->seq) != seq ||
+	    len % LML_ALIGN || len == 0 || len > izo_ring_rest(j, pos))
+		return 0;
+	return len;
+}
+
+static int replay_ring(struct recovery *rec, u64 pos, u64 seq, u64 logged)
+{
+	struct izo_journal *j = rec->j;
+	const u64 start = pos;
+	u32 len;
+	int err = 0;
+
+	while (!err && pos - start < j->ring_size && (len = entry_at(j, pos, seq)) != 0) {
+		struct lml_entry *e = izo_ring_entry(j, pos);
+
+		if (seq > logged && izo_entry_state(e) == LML_E_DONE)
+			err = completed(rec, e, len);
+		else if (seq > logged && izo_entry_state(e) == LML_E_INTENT)
+			err = in_flight(rec, e, len);
+		pos += len;
+		seq++;
+	}
+	j->head = pos;
+	j->next_seq = seq;
+	return err;
+}
+
+/* Files that were open for write */
+
+static int close_record(struct recovery *rec, const struct lml_openw *o, u64 seq)
+{
+	struct kml_record r = {
+		.opcode = KML_CLOSE,
+		.flags = KML_F_RECOVERED | KML_F_RANGES_ALL,
+		.auid = ~0u,
+		.obj = { le64_to_cpu(o->ino), le32_to_cpu(o->gen) },
+		.has_old = true,
+		.old = { le64_to_cpu(o->ino), le32_to_cpu(o->gen) },
+		.old_attr.size = le64_to_cpu(o->old_size),
+	};
+	struct timespec64 now;
+	struct dentry *d;
+	int err = 0;
+
+	ktime_get_real_ts64(&now);
+	izo_time_of(&r.time, &now);
+	d = open_object(rec, &o->handle, &r.obj);
+	if (!d && o->handle.len)
+		return 0;
+	if (!d) {
+		/* there are no handles here: someone has to look */
+		r.opcode = KML_RESYNC;
+		return append(rec, &r, seq);
+	}
+	if (d_inode(d)->i_nlink) {
+		put_attr(&r, d);
+		r.attr.valid = KML_A_SIZE | KML_A_MTIME;
+		err = append(rec, &r, seq);
+	}
+	dput(d);
+	return err;
+}
+
+static int replay_openw(struct recovery *rec, u64 seen)
+{
+	struct izo_journal *j = rec->j;
+	unsigned int k;
+	int err = 0;
+
+	for (k = 0; k < j->n_openw && !err; k++) {
+		const struct lml_openw *o = &j->openw[k];
+		const u32 state = le32_to_cpu(o->state);
+
+		if (state == LML_O_OPEN ||
+		    (state == LML_O_CLOSED && le64_to_cpu(o->close_seq) >= seen))
+			err = close_record(rec, o, j->next_seq++);
+	}
+	return err;
+}
+
+/* All of it */
+
+static int find_end(struct izo_journal *j, const struct lml_state *s, u64 *ret_logged)
+{
+	const loff_t size = i_size_read(file_inode(j->kml));
+	int err;
+
+	if (s)
+		err = izo_kml_find_end(j, le64_to_cpu(s->kml_offset), le64_to_cpu(s->kml_recno),
+				       ret_logged);
+	else
+		err = izo_kml_find_end(j, 0, 0, ret_logged);
+	/* what is behind the last whole record was never complete */
+	if (!err && size > j->end)
+		err = vfs_truncate(&j->kml->f_path, j->end);
+	j->allocated = j->end;
+	return err;
+}
+
+/* Everything is in the KML: make it durable, then forget the LML. */
+static int start_anew(struct izo_journal *j, bool clean)
+{
+	int err = vfs_fsync(j->kml, 1);
+
+	if (err)
+		return err;
+	if (!clean) {
+		memset(j->openw, 0, j->n_openw * sizeof(*j->openw));
+		err = izo_lml_write(j, izo_image_offset(j, j->openw),
+				    j->n_openw * sizeof(*j->openw));
+		if (err)
+			return err;
+		j->next_seq += SEQ_JUMP;
+	}
+	j->tail = j->head;
+	j->appended = j->head;
+	j->appended_seq = j->next_seq;
+	j->durable_seq = j->next_seq;
+	j->durable_end = j->end;
+	j->durable_recno = j->recno;
+	err = izo_lml_state_put(j, j->tail, 0);
+	return err ?: j->ops->flush(j, j->tail);
+}
+
+static int replay(struct recovery *rec, const struct lml_state *s, u64 logged)
+{
+	struct izo_journal *j = rec->j;
+	int err;
+
+	j->serial = le64_to_cpu(s->serial);
+	if (le64_to_cpu(s->tail) % LML_ALIGN)
+		return -EBADMSG;
+	err = replay_ring(rec, le64_to_cpu(s->tail), le64_to_cpu(s->seq), logged);
+	if (j->next_seq <= logged)
+		j->next_seq = logged + 1;
+	return err ?: replay_openw(rec, j->next_seq);
+}
+
+int izo_recover(struct izo_journal *j)
+{
+	struct recovery rec = { .j = j };
+	struct lml_state s;
+	const bool have = izo_lml_state_get(j->header, &s);
+	const bool clean = !have || le32_to_cpu(s.flags) & LML_S_CLEAN;
+	u64 logged = 0;
+	int err;
+
+	rec.buf = kvmalloc(KML_REC_MAX, GFP_KERNEL);
+	if (!rec.buf)
+		return -ENOMEM;
+	err = find_end(j, have ? &s : NULL, &logged);
+	if (!err && have)
+		err = replay(&rec, &s, logged);
+	if (j->next_seq <= logged)
+		j->next_seq = logged + 1;
+	if (!err)
+		err = start_anew(j, clean);
+	kvfree(rec.buf);
+	if (!err && !clean)
+		pr_info("%s: recovered; the log ends at record %llu\n", j->sbi->params.fileset,
+			j->recno);
+	return err;
+}
