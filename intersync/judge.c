@@ -25,12 +25,6 @@ void isd_deed_clear(IsdDeed *d)
 	d->upload = -1;
 }
 
-gboolean isd_makes(unsigned int opcode)
-{
-	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
-	       opcode == KML_MKNOD;
-}
-
 /* Why, for those who debug. */
 static int stale(const char *why)
 {
