@@ -261,7 +261,7 @@ static gboolean renamed(IsdClient *c, gpointer item, const struct izo_reint_resu
 		return FALSE;
 	if (done)
 		return put_renamed(it, error);
-	return (!it->other || isd_apply_refresh(it->p, it->other, error)) &&
+	return (!it->other || isd_local_refresh(it->p->c, it->other, error)) &&
 	       isd_apply_again(it, res, error);
 }
 

@@ -52,8 +52,6 @@ gboolean isd_apply_set_ptime(IsdPull *p, const IsdApply *it, GError **error);
 void isd_apply_take_ptime(struct kml_record *to, const struct kml_record *from);
 /* Was it changed here, and the server does not know? */
 gboolean isd_apply_pending_content(IsdPull *p, const IsdObject *o);
-/* The row is as the tree is, unless a local program has changed that. */
-gboolean isd_apply_refresh(IsdPull *p, gint64 id, GError **error);
 /* After a result that is not success: decide again, or give this record up. */
 gboolean isd_apply_again(IsdApply *it, const struct izo_reint_result *res, GError **error);
 

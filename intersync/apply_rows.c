@@ -162,34 +162,6 @@ gboolean isd_apply_pending_content(IsdPull *p, const IsdObject *o)
 
 /* --- when the file system did not agree --- */
 
-/*
- * The row gets the number and change time of what is there, unless a local program
- * changed it: looked at first, then everything local is logged, then decided.
- */
-gboolean isd_apply_refresh(IsdPull *p, gint64 id, GError **error)
-{
-	g_auto(IsdObject) o = { 0 };
-	g_auto(IsdName) n = { 0 };
-	struct stat st = { 0 };
-	struct kml_oid oid = { 0 };
-	gboolean found, named = FALSE, there;
-
-	if (!id)
-		return isd_client_follow(p->c, TRUE, error);
-	if (!isd_state_a_name(p->c->state, id, &n, &named, error))
-		return FALSE;
-	there = named && isd_local_stat(p->c, n.parent, n.name, &st, &oid) == 0;
-	if (!isd_client_follow(p->c, TRUE, error) ||
-	    !isd_state_by_id(p->c->state, id, &o, &found, error))
-		return FALSE;
-	if (!found || !there || (st.st_mode & S_IFMT) != (o.attr.mode & S_IFMT) ||
-	    isd_push_is_pending(p->c, o.oid, MAX(o.lcver, o.laver)))
-		return TRUE;
-	o.oid = oid;
-	o.attr.ctime = (struct kml_time) { st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
-	return isd_state_put_object(p->c->state, &o, error);
-}
-
 /* After a result that is not success: decide again, or give this record up. */
 gboolean isd_apply_again(IsdApply *it, const struct izo_reint_result *res, GError **error)
 {
@@ -199,7 +171,7 @@ gboolean isd_apply_again(IsdApply *it, const struct izo_reint_result *res, GErro
 	if (isd_result_is_fatal(res, error))
 		return FALSE;
 	if (it->tries < ISD_APPLY_TRIES)
-		return isd_apply_refresh(it->p, it->id, error) &&
+		return isd_local_refresh(it->p->c, it->id, error) &&
 		       isd_apply_op(it->p, it->op, it->tries + 1, error) &&
 		       isd_pull_flush(it->p, error);
 	isd_log(3, it->p->c->server, r->recno, "%s of %.*s in %.*s cannot be applied here: %s",

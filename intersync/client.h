@@ -207,6 +207,11 @@ int isd_local_dir(int root_fd, const char *path);
 /* What is at (parent, name) in the lower file system: 0 or -errno. */
 int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
 		   struct kml_oid *ret_oid);
+/*
+ * The row gets the number and change time of what is there: an earlier run may have changed it
+ * and not have said so.  Not if a local program did.  id 0: only the own log is taken in.
+ */
+gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error);
 /* Open a regular file there for reading, only if it is this inode. */
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid);
 /* rename(2) within a directory through the mount: logged.  0 or -errno. */

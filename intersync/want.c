@@ -468,7 +468,7 @@ static gboolean want_replaced(IsdClient *c, gpointer item, const struct izo_rein
 	if (isd_result_is_fatal(res, error))
 		return FALSE;
 	if (res->error)
-		return isd_client_follow(c, TRUE, error);
+		return isd_local_refresh(c, it->id, error);
 	it->w->files_done++;
 	it->w->bytes_done += it->size;
 	/* what was planned may be older than the row is now */
