@@ -382,7 +382,7 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return TRUE;
 	/* renamed on both sides: the server's name counts */
 	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
-	    !isd_push_void_renames(p->c, o.oid, 0, error))
+	    !isd_push_void_renames(p->c, o.id, 0, error))
 		return FALSE;
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
 		return FALSE;

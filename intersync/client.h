@@ -299,9 +299,9 @@ void isd_push_pulled(IsdPush *p);
  * Own renames of the object so far are not to be sent, but for `carrier` (0: none): the server's name
  * counts, or only where it ended.  What follows finds the object there wherever it is.
  */
-gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, guint64 carrier, GError **error);
+gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error);
 /* The last own rename of the object that the server does not have; 0: there is none. */
-gboolean isd_push_last_rename(IsdClient *c, struct kml_oid oid, guint64 *ret_recno, GError **error);
+gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error);
 /* The object was called so in records that are not sent yet. */
 gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error);
 /* Where a removed object was, as long as the server does not know that it is. */

@@ -235,7 +235,7 @@ static gboolean encode_name(Encode *e)
 
 	if (op != KML_RENAME && op != KML_UNLINK && op != KML_RMDIR)
 		return TRUE;
-	is_void = isd_push_is_void(e->p->c, e->r.obj, e->r.recno, &moved);
+	is_void = isd_push_is_void(e->p->c, e->o.id, e->r.recno, &moved);
 	if (moved) {
 		e->r.name = e->r.dir = (struct kml_str) { 0 };
 		e->r.parent = (struct kml_oid) { 0 };

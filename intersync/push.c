@@ -114,13 +114,13 @@ static gboolean push_shorten_renames(IsdPush *p, const PushOp *po, GError **erro
 
 	if (po->err != ESTALE || po->tries < TRIES_QUIET || r->opcode != KML_RENAME)
 		return TRUE;
-	isd_push_is_void(p->c, r->obj, r->recno, &moved);
-	if (moved || !isd_push_find(p->c, r->obj, &o, &found, error))
-		return moved;
-	if (!found || !o.soid.ino || (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)))
+	if (!isd_push_find(p->c, r->obj, &o, &found, error))
+		return FALSE;
+	isd_push_is_void(p->c, o.id, r->recno, &moved);
+	if (moved || !found || !o.soid.ino || (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)))
 		return TRUE;
-	return isd_push_last_rename(p->c, r->obj, &last, error) &&
-	       isd_push_void_renames(p->c, r->obj, last, error);
+	return isd_push_last_rename(p->c, o.id, &last, error) &&
+	       isd_push_void_renames(p->c, o.id, last, error);
 }
 
 /* --- answers --- */

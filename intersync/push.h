@@ -114,7 +114,7 @@ gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolea
 /* The server's number of an object that is no longer here; ino 0: unknown. */
 gboolean isd_push_gone(IsdClient *c, struct kml_oid oid, struct kml_oid *ret, GError **error);
 /* *ret_moved: the server may know the object by another name than this record says. */
-gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno, gboolean *ret_moved);
+gboolean isd_push_is_void(IsdClient *c, gint64 id, guint64 recno, gboolean *ret_moved);
 /* upload.c is done with it. */
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error);
 

@@ -63,20 +63,19 @@ gboolean isd_push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
 	return covered;
 }
 
-gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, guint64 carrier, GError **error)
+gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error)
 {
-	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?, ?)",
-			   "iuii", (gint64)oid.ino, oid.gen, (gint64)c->core->log_recno,
-			   (gint64)carrier);
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?)",
+			   "iii", id, (gint64)c->core->log_recno, (gint64)carrier);
 }
 
-gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno, gboolean *ret_moved)
+gboolean isd_push_is_void(IsdClient *c, gint64 id, guint64 recno, gboolean *ret_moved)
 {
 	sqlite3_stmt *st;
 	gboolean is;
 
 	*ret_moved = isd_sql_row(c->state, NULL, &st, "SELECT upto, carrier FROM client_void"
-				 " WHERE ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen) > 0;
+				 " WHERE id = ?", "i", id) > 0;
 	if (!*ret_moved)
 		return FALSE;
 	is = recno <= (guint64)sqlite3_column_int64(st, 0) &&
@@ -155,6 +154,7 @@ typedef struct {
 	GHashTable	*xattrs;
 	IsdName		name;
 	gboolean	found;
+	gint64		id;
 	guint64		recno;
 } Pending;
 
@@ -221,15 +221,18 @@ gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, g
 static gboolean pending_rename(IsdClient *c, const struct kml_record *r, gpointer data)
 {
 	Pending *w = data;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
 
-	if (r->opcode == KML_RENAME && isd_oid_equal(r->obj, w->oid))
+	if (r->opcode == KML_RENAME && isd_push_find(c, r->obj, &o, &found, NULL) && found &&
+	    o.id == w->id)
 		w->recno = r->recno;
 	return TRUE;
 }
 
-gboolean isd_push_last_rename(IsdClient *c, struct kml_oid oid, guint64 *ret_recno, GError **error)
+gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error)
 {
-	Pending w = { .oid = oid };
+	Pending w = { .id = id };
 	gboolean ok = push_each_pending(c, pending_rename, &w, error);
 
 	*ret_recno = w.recno;

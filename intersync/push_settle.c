@@ -32,7 +32,7 @@ static gboolean settle_names(IsdClient *c, const struct kml_record *r, gint64 id
 
 	if ((!to && !isd_makes(r->opcode)) || !name.ptr)
 		return TRUE;
-	isd_push_is_void(c, r->obj, r->recno, &moved);
+	isd_push_is_void(c, id, r->recno, &moved);
 	if (moved)
 		return isd_sql_run(c->state, error, "UPDATE name SET ver = max(ver, ?)"
 				   " WHERE id = ?", "ii", (gint64)recno, id);
