@@ -98,13 +98,30 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 	return 0;
 }
 
+/*
+ * Not again once somebody has it open: the kernel drops an answer to GETATTR that
+ * meets an invalidation, and reads with the size that it knew before.
+ */
+static void tell_once(struct inode *i, uint32_t changed)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&lock);
+	if (i->told != changed)
+		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+	i->told = changed;
+	pthread_mutex_unlock(&lock);
+}
+
 int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 {
 	struct file *f;
+	uint32_t changed;
 	int err;
 
 	file_lock_shared(i->ino);
 	err = open_lower(req, i, fi->flags, &f);
+	changed = i->changed;
 	file_unlock(i->ino);
 	if (err)
 		return err;
@@ -117,9 +134,9 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	 */
 	fi->direct_io = i->meta;
 	fi->noflush = !f->write;	/* it tells us nothing */
-	fi->keep_cache = !i->meta && !atomic_exchange(&i->changed, false);
+	fi->keep_cache = !i->meta && i->told == changed;
 	if (!fi->keep_cache && !i->meta)
-		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+		tell_once(i, changed);
 	return 0;
 }
 

@@ -116,7 +116,8 @@ struct inode {
 	_Atomic int8_t	default_acl;	/* directory: 1 has one, 0 has none, -1 unknown */
 	bool		meta;		/* .intermezzo or below: never logged */
 	_Atomic bool	gone;		/* REINT replaced or removed it */
-	_Atomic bool	changed;	/* REINT wrote into it: say so at the next open */
+	/* How often REINT wrote into it, and how often an open has said so. */
+	_Atomic uint32_t changed, told;
 };
 
 int inode_init(void);

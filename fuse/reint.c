@@ -721,8 +721,10 @@ static void tell_kernel(struct reint_entry *e)
 		/* waits for lookups on their way, so that there is an inode to tell */
 		forget_name(&run->place, e->name);
 		aliases_tell_kernel(e);
-		if (e->inode)
-			forget_data(e->inode);
+		/*
+		 * Of the inode nothing: what was written into it was told before
+		 * anybody could open it, and what was replaced is as it was.
+		 */
 		return;
 	case KML_RENAME:
 	case KML_LINK:

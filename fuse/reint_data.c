@@ -477,7 +477,7 @@ static int write_into(struct reint_entry *e, int file)
 	 * it is still on its way.  Where nobody has it open no page of it waits for an
 	 * answer from us, and this cannot block; the others are told of the size.
 	 */
-	e->inode->changed = true;
+	e->inode->changed++;
 	if (!session_is_open(e->inode))
 		forget_data(e->inode);
 	else
