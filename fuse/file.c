@@ -78,6 +78,8 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 		return -ESTALE;
 	}
 	fd = inode_open(i, flags & LOWER_FLAGS);
+	if (write)
+		writer_came();
 	if (fd < 0)
 		return fd;
 	f = file_new(i, fd, write);

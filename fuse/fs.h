@@ -238,6 +238,7 @@ void journal_end(uint64_t *ret_offset, uint64_t *ret_recno);
 int journal_punch(uint64_t offset, uint64_t recno);
 /* A writer was told to look its file up again: let it come through. */
 void writer_comes(void);
+void writer_came(void);
 void writer_wait(void);
 /* Called by the worker when the log grew. */
 extern void (*journal_grown)(void);
