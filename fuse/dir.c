@@ -686,6 +686,25 @@ static void move_record(struct op *op, const struct move *m)
 		op->r.flags |= KML_F_NOREPLACE;
 }
 
+/*
+ * xfs gives a directory that is exchanged with something of another directory
+ * another mtime.  Nothing in it has changed, and the record says nothing of it.
+ * The VFS keeps others from changing its names meanwhile if its parent changes.
+ */
+void keep_mtime(int fd, const struct stat *was)
+{
+	const struct timespec ts[2] = { { 0, UTIME_OMIT }, was->st_mtim };
+	struct stat st;
+	char name[16];
+
+	if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 ||
+	    (st.st_mtim.tv_sec == was->st_mtim.tv_sec &&
+	     st.st_mtim.tv_nsec == was->st_mtim.tv_nsec))
+		return;
+	proc_name(name, fd);
+	(void) utimensat(fs.proc_fd, name, ts, 0);
+}
+
 static int move_logged(fuse_req_t req, struct move *m)
 {
 	struct stat st;
@@ -704,6 +723,10 @@ static int move_logged(fuse_req_t req, struct move *m)
 		err = -errno;
 		op_abort(&op);
 		return err;
+	}
+	if (m->flags & RENAME_EXCHANGE && m->dir != m->tdir) {
+		keep_mtime(m->from.fd, &m->from.st);
+		keep_mtime(m->to.fd, &m->to.st);
 	}
 	if (fstatat(m->from.fd, "", &st, AT_EMPTY_PATH) == 0)
 		attr_from_stat(&op.r.attr, &st);

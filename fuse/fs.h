@@ -262,6 +262,8 @@ void time_from_ts(struct kml_time *t, const struct timespec *ts);
 bool name_hidden(struct inode *parent, const char *name);
 bool name_protected(struct inode *parent, const char *name);
 bool dir_default_acl(struct inode *dir, int dirfd);
+/* After an exchange: the mtime of what is at fd is what it was. */
+void keep_mtime(int fd, const struct stat *was);
 void op_ptime(struct op *op, int dirfd, int tdirfd);
 void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void ll_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);

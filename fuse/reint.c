@@ -595,6 +595,10 @@ static int reint_rename(struct reint_entry *e)
 		goto out;
 	}
 	moved(e, i, other);
+	if (e->r.flags & KML_F_EXCHANGE && run->place.inode != run->tplace.inode) {
+		keep_mtime(e->obj.fd, &e->obj.st);
+		keep_mtime(e->target.fd, &e->target.st);
+	}
 	if (fstatat(e->obj.fd, "", &e->obj.st, AT_EMPTY_PATH) == 0)
 		entry_is(e, &e->obj.st, e->obj.gen);
 	if (e->target.exists)
