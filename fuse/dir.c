@@ -705,6 +705,24 @@ void keep_mtime(int fd, const struct stat *was)
 	(void) utimensat(fs.proc_fd, name, ts, 0);
 }
 
+/* Directories that move, known or not: what is below may have been changed. */
+static int move_dirs(struct op *op, struct move *m)
+{
+	struct found *from = &m->from, *to = &m->to;
+	int err = 0;
+
+	if (S_ISDIR(from->st.st_mode) && !from->inode)
+		err = inode_of_fd(m->dir, from->fd, m->name, false, &from->st, &from->inode);
+	if (S_ISDIR(from->st.st_mode))
+		op->moved = from->inode;
+	if (!(m->flags & RENAME_EXCHANGE) || to->fd < 0 || !S_ISDIR(to->st.st_mode))
+		return err;
+	if (!err && !to->inode)
+		err = inode_of_fd(m->tdir, to->fd, m->tname, false, &to->st, &to->inode);
+	op->exchanged = to->inode;
+	return err;
+}
+
 static int move_logged(fuse_req_t req, struct move *m)
 {
 	struct stat st;
@@ -714,6 +732,9 @@ static int move_logged(fuse_req_t req, struct move *m)
 	op_init(&op, req, KML_RENAME, m->dir, m->dirfd, m->name);
 	op_target(&op, m->tdir, m->tdirfd, m->tname);
 	move_record(&op, m);
+	err = move_dirs(&op, m);
+	if (err)
+		return err;
 	if (m->to.fd >= 0 && !(m->flags & RENAME_EXCHANGE))
 		found_keep(&m->to);
 	err = op_begin(&op);
@@ -733,8 +754,8 @@ static int move_logged(fuse_req_t req, struct move *m)
 	if (m->to.fd >= 0)
 		found_after(&op, &m->to);
 	op_ptime(&op, m->dirfd, m->tdirfd);
-	op_done(&op);
 	move_names(m);
+	op_done(&op);
 	return 0;
 }
 

@@ -56,7 +56,7 @@ int file_truncate(fuse_req_t req, struct inode *i, int fd, uint64_t size)
 		return -errno;
 	off = size < (uint64_t) st.st_size ? size : (uint64_t) st.st_size;
 	end = size < (uint64_t) st.st_size ? (uint64_t) st.st_size : size;
-	err = session_change(i, fd, off, end - off, &change);
+	err = session_change(i, fd, off, end - off, size == 0, &change);
 	if (err)
 		return err;
 	if (ftruncate(fd, size) != 0)
@@ -209,7 +209,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	ssize_t n;
 
 	file_lock_shared(f->inode->ino);
-	n = session_change(f->inode, f->fd, off, size, &change);
+	n = session_change(f->inode, f->fd, off, size, false, &change);
 	if (n == 0) {
 		change.mapped = fi->writepage;
 		n = write_all(f->fd, buf, size, off);
@@ -274,7 +274,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	if (mode & moves)
 		changes = INT64_MAX - off;
 	file_lock_shared(f->inode->ino);
-	err = session_change(f->inode, f->fd, off, changes, &change);
+	err = session_change(f->inode, f->fd, off, changes, false, &change);
 	if (!err) {
 		if (fallocate(f->fd, mode, off, len) != 0)
 			err = -errno;
@@ -293,7 +293,7 @@ void ll_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	ssize_t n;
 
 	file_lock2_shared(in->inode->ino, out->inode->ino);
-	n = session_change(out->inode, out->fd, off_out, len, &change);
+	n = session_change(out->inode, out->fd, off_out, len, false, &change);
 	if (n == 0) {
 		n = copy_file_range(in->fd, &off_in, out->fd, &off_out, len, flags);
 		if (n < 0)

@@ -210,14 +210,18 @@ static bool first_is(const char *path, size_t len, const char *name)
 void place_clear(struct place *p)
 {
 	struct stat st;
+	uint32_t round;
 
 	if (!p->inode)
 		return;
 	if (p->mtime_due) {
 		dir_lock(p->inode->ino);
 		if (fstatat(p->fd, "", &st, AT_EMPTY_PATH) == 0 &&
-		    st.st_mtim.tv_sec == p->seen.tv_sec && st.st_mtim.tv_nsec == p->seen.tv_nsec)
+		    st.st_mtim.tv_sec == p->seen.tv_sec &&
+		    st.st_mtim.tv_nsec == p->seen.tv_nsec && changing_dir(p->inode, &round) == 0) {
 			set_mtime(p->fd, &p->mtime);
+			changing_leave(round);
+		}
 		dir_unlock(p->inode->ino);
 		forget_data(p->inode);
 	}
@@ -586,6 +590,10 @@ static int reint_rename(struct reint_entry *e)
 		record_old(&e->op.r, &e->target);
 		other = losing(&e->target);
 	}
+	if (S_ISDIR(e->obj.st.st_mode))
+		e->op.moved = i;
+	if (e->r.flags & KML_F_EXCHANGE && S_ISDIR(e->target.st.st_mode))
+		e->op.exchanged = other;
 	err = op_begin(&e->op);
 	if (err)
 		goto out;

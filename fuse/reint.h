@@ -90,6 +90,8 @@ int aliases_open(struct reint_entry *e);
 void aliases_close(struct reint_entry *e);
 /* Lock the entry's directories, as reint.c does for entries without aliases. */
 int aliases_lock(struct reint_entry *e, unsigned int **ret_stripes, unsigned int *ret_n);
+/* For op_begin(): the directories of the aliases; freed by the caller. */
+int aliases_dirs(struct reint_entry *e, struct inode ***ret_dirs);
 /* All names are these, and lead to the object: 0 or -ESTALE. */
 int aliases_check(const struct reint_entry *e);
 /* The new inode, called from in incoming/, gets a name there for each alias ... */
