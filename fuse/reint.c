@@ -112,11 +112,20 @@ static bool items_ok(const struct kml_record *r)
 	}
 }
 
+static bool known_op(const struct kml_record *r)
+{
+	return makes(r) || may_be_root(r) || needs_target(r) || r->opcode == KML_CLOSE ||
+	       r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
+}
+
 static bool entry_ok(const struct izo_reint_entry *head, const struct kml_record *r)
 {
 	const bool patch = le32_to_cpu(head->flags) & IZO_RE_PATCH;
+	const bool there = le32_to_cpu(head->flags) & IZO_RE_THERE;
 
-	if (!path_ok(&r->dir) || !file_ok(&r->file) || !items_ok(r))
+	if (!path_ok(&r->dir) || !file_ok(&r->file) || (there ? !known_op(r) : !items_ok(r)))
+		return false;
+	if (there && (patch || r->file.ptr || r->data.ptr))
 		return false;
 	if (!r->name.ptr && !(may_be_root(r) && r->dir.len == 1))
 		return false;
@@ -410,6 +419,11 @@ static bool due(struct place *p, const struct kml_time *t)
 	return true;
 }
 
+void entry_ptime_now(struct reint_entry *e)
+{
+	op_ptime(&e->op, e->run->place.fd, needs_target(&e->r) ? e->run->tplace.fd : -1);
+}
+
 void entry_ptime(struct reint_entry *e)
 {
 	struct place *p = &e->run->place, *t = &e->run->tplace;
@@ -417,7 +431,7 @@ void entry_ptime(struct reint_entry *e)
 	const bool one_dir = two && p->inode == t->inode;
 
 	if (!e->r.has_ptime) {
-		op_ptime(&e->op, p->fd, two ? t->fd : -1);
+		entry_ptime_now(e);
 		p->mtime_due = false;
 		if (two)
 			t->mtime_due = false;
@@ -648,6 +662,8 @@ static int reint_link(struct reint_entry *e)
 
 static int do_op(struct reint_entry *e)
 {
+	if (e->flags & IZO_RE_THERE)
+		return reint_there(e);
 	switch (e->r.opcode) {
 	case KML_CREATE:
 		return e->r.file.ptr ? reint_create_file(e) : reint_make(e);

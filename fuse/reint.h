@@ -75,6 +75,8 @@ void entry_op(struct reint_entry *e, unsigned int opcode);
 void entry_is(struct reint_entry *e, const struct stat *st, uint32_t gen);
 /* PTIME of the record, or the directories' mtimes as they are. */
 void entry_ptime(struct reint_entry *e);
+/* The directories' mtimes as they are. */
+void entry_ptime_now(struct reint_entry *e);
 /* Drop what the kernel has cached of the file's data or attributes. */
 void forget_data(const struct inode *i);
 /* Its attributes alone: waits for nothing. */
@@ -116,6 +118,10 @@ void drop_inherited_acl(const struct reint_entry *e, int fd, bool is_dir);
 int reint_make(struct reint_entry *e);
 int reint_setattr(struct reint_entry *e);
 int reint_xattr(struct reint_entry *e);
+
+/* reint_there.c: the tree has it, only the log does not */
+
+int reint_there(struct reint_entry *e);
 
 /* reint_data.c */
 

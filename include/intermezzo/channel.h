@@ -98,6 +98,7 @@ struct izo_reint_entry {
 };
 
 #define IZO_RE_PATCH	0x0001	/* FILE holds only the record's RANGES */
+#define IZO_RE_THERE	0x0002	/* it is so already: only log it (needs IZO_REINT_F_LOG) */
 
 struct izo_reint_result {
 	__le32	error;		/* 0; ESTALE: a guard did not hold; ECANCELED: not tried; or another errno */
