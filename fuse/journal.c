@@ -542,14 +542,27 @@ static uint64_t entry_len(size_t bytes)
 	return (sizeof(struct lml_entry) + bytes + LML_ALIGN - 1) / LML_ALIGN * LML_ALIGN;
 }
 
+/* What has an entry by now comes before what begins now. */
+static uint64_t last_seq(void)
+{
+	uint64_t seq;
+
+	pthread_mutex_lock(&journal.lock);
+	seq = journal.next_seq - 1;
+	pthread_mutex_unlock(&journal.lock);
+	return seq;
+}
+
 int op_begin(struct op *op)
 {
 	size_t intent = kml_encoded_size(&op->r);
 	ssize_t n;
 	int err;
 
-	if (op->nolog && !op->redo)
+	if (op->nolog && !op->redo) {
+		op->seq = last_seq();
 		return 0;
+	}
 	fault("before-intent");
 	op->room = intent + growth(op);
 	if (op->room > KML_REC_MAX)

@@ -869,6 +869,8 @@ static int entry_run(struct reint_run *run, unsigned int index, const struct izo
 	found_clear(&e->target);
 	if (e->inode)
 		inode_unref(e->inode);
+	if (!run->log && !err)
+		result->recno = cpu_to_le64(e->op.seq);
 	free(e);
 	result->error = cpu_to_le32(-err);
 	return err;
@@ -902,17 +904,18 @@ static void move_last_rcvd(const struct izo_reint *head, uint64_t local_recno)
 		close(fd);
 }
 
-/* Numbers of the records, once the worker has given them. */
+/*
+ * Numbers of the records, once the worker has given them; and who reads the log finds
+ * everything that came before what was not logged.
+ */
 static uint64_t collect_recnos(const struct reint_run *run, struct izo_reint_result *results,
 			       uint32_t count)
 {
 	uint64_t last = 0;
 	uint32_t n;
 
-	if (!run->log)
-		return 0;
 	journal_drain();
-	for (n = 0; n < count; n++) {
+	for (n = 0; n < count && run->log; n++) {
 		results[n].recno = cpu_to_le64(run->recnos[n]);
 		if (run->recnos[n])
 			last = run->recnos[n];

@@ -104,7 +104,7 @@ struct izo_reint_result {
 	__le32	error;		/* 0; ESTALE: a guard did not hold; ECANCELED: not tried; or another errno */
 	__le32	gen;
 	__le64	ino;		/* the object now; 0: absent */
-	__le64	recno;		/* its record here, with IZO_REINT_F_LOG */
+	__le64	recno;		/* its record here; without IZO_REINT_F_LOG the SEQ it comes behind */
 	__le64	ctime_sec;	/* the object's change time now */
 	__le32	ctime_nsec;
 	__le32	tgen;
