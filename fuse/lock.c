@@ -46,34 +46,22 @@ void dir_unlock(uint64_t ino)
 	pthread_rwlock_unlock(&dirs[stripe(ino)]);
 }
 
-/* Two stripes in their order; lock is pthread_rwlock_wrlock or _rdlock. */
-static void lock2(pthread_rwlock_t *locks, uint64_t a, uint64_t b,
-		  int (*lock)(pthread_rwlock_t *l))
-{
-	unsigned int x = stripe(a), y = stripe(b);
-
-	lock(&locks[x < y ? x : y]);
-	if (x != y)
-		lock(&locks[x < y ? y : x]);
-}
-
-static void unlock2(pthread_rwlock_t *locks, uint64_t a, uint64_t b)
-{
-	unsigned int x = stripe(a), y = stripe(b);
-
-	pthread_rwlock_unlock(&locks[x]);
-	if (x != y)
-		pthread_rwlock_unlock(&locks[y]);
-}
-
 void dir_lock2(uint64_t a, uint64_t b)
 {
-	lock2(dirs, a, b, pthread_rwlock_wrlock);
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_wrlock(&dirs[x < y ? x : y]);
+	if (x != y)
+		pthread_rwlock_wrlock(&dirs[x < y ? y : x]);
 }
 
 void dir_unlock2(uint64_t a, uint64_t b)
 {
-	unlock2(dirs, a, b);
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_unlock(&dirs[x]);
+	if (x != y)
+		pthread_rwlock_unlock(&dirs[y]);
 }
 
 static int by_number(const void *a, const void *b)
@@ -132,25 +120,30 @@ void file_unlock(uint64_t ino)
 
 void file_lock2_shared(uint64_t a, uint64_t b)
 {
-	lock2(files, a, b, pthread_rwlock_rdlock);
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_rdlock(&files[x < y ? x : y]);
+	if (x != y)
+		pthread_rwlock_rdlock(&files[x < y ? y : x]);
 }
 
 void file_unlock2(uint64_t a, uint64_t b)
 {
-	unlock2(files, a, b);
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_unlock(&files[x]);
+	if (x != y)
+		pthread_rwlock_unlock(&files[y]);
 }
 
 /*
  * Who opens a file for writing that REINT has just replaced gets ESTALE and is
  * sent by the kernel to look once more.  If REINT replaced it again meanwhile
- * the program would see the error; so REINT waits until as many have come
- * as were sent, or for a while, as some may have been killed on their way.
+ * the program would see the error; so REINT gives way for a moment.
  */
-#define COMING_NSEC	1000000000LL
-#define COMING_NAP	1000000
+#define COMING_NSEC	20000000
 
-static _Atomic int64_t sent_at;
-static _Atomic unsigned int sent;
+static _Atomic int64_t came;
 
 static int64_t now_nsec(void)
 {
@@ -162,25 +155,15 @@ static int64_t now_nsec(void)
 
 void writer_comes(void)
 {
-	sent_at = now_nsec();
-	sent++;
-}
-
-void writer_came(void)
-{
-	unsigned int n = sent;
-
-	while (n && !atomic_compare_exchange_weak(&sent, &n, n - 1))
-		;
+	came = now_nsec();
 }
 
 void writer_wait(void)
 {
-	const struct timespec nap = { 0, COMING_NAP };
+	const struct timespec nap = { 0, COMING_NSEC / 4 };
 
-	while (sent && now_nsec() - sent_at < COMING_NSEC)
+	while (came && now_nsec() - came < COMING_NSEC)
 		nanosleep(&nap, NULL);
-	sent = 0;
 }
 
 /* What the thread is now.  The umask stays until another caller has another one. */

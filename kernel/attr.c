@@ -17,6 +17,8 @@ int izo_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *
 	if (err)
 		return err;
 	stat->dev = inode->i_sb->s_dev;
+	if (request_mask & STATX_CTIME)
+		WRITE_ONCE(izo_i(inode)->ctime_seen, true);
 	/* what is below .intermezzo changes without passing here */
 	if (izo_i(inode)->meta)
 		izo_copy_attr(inode);
@@ -143,6 +145,10 @@ int izo_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *at
 
 	if (izo_is_log(d_inode(dentry)))
 		return -EPERM;
+	/* it has just been replaced: the VFS looks its name up again */
+	if (attr->ia_valid & ATTR_SIZE && !(attr->ia_valid & ATTR_FILE) &&
+	    izo_i(d_inode(dentry))->gone)
+		return -ESTALE;
 	err = setattr_prepare(&nop_mnt_idmap, dentry, attr);
 	if (err)
 		return err;

@@ -8,14 +8,13 @@
  * answers as if the other side had gone.  Locks: busy (one request at a time, held
  * while it is done), then lock (the queue), a spinlock.
  */
-#include "journal.h"
+#include "reint.h"
 
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/poll.h>
+#include <linux/sched/mm.h>
 #include <linux/uaccess.h>
-
-#include <intermezzo/channel.h>
 
 static_assert(sizeof(struct izo_msg) == 24);
 static_assert(sizeof(struct izo_info) == 168);
@@ -168,9 +167,14 @@ void izo_channel_grown(struct izo_sb *sbi)
 {
 	struct izo_channel *c = READ_ONCE(sbi->channel);
 	struct izo_msg req;
+	unsigned int flags;
 
-	if (c && take_grown(c, sbi->journal->end, &req))
-		(void)answer_pos(c, &req, sbi->journal->end, sbi->journal->recno);
+	if (!c || !take_grown(c, sbi->journal->end, &req))
+		return;
+	/* memory must not be had by writing to the file system whose log waits for us */
+	flags = memalloc_nofs_save();
+	(void)answer_pos(c, &req, sbi->journal->end, sbi->journal->recno);
+	memalloc_nofs_restore(flags);
 }
 
 static int do_grown(struct izo_channel *c, const struct izo_msg *req, const struct izo_pos *pos)
@@ -224,6 +228,20 @@ static int do_punch(struct izo_channel *c, const struct izo_msg *req, const stru
 	return err ? answer(c, req, -err, NULL, 0) : answer_end(c, req);
 }
 
+static int do_reint(struct izo_channel *c, const struct izo_msg *req, const void *body, size_t len)
+{
+	size_t reply_len;
+	void *reply;
+	int err;
+
+	err = izo_reint_apply(c->sbi, body, len, &reply, &reply_len);
+	if (err)
+		return answer(c, req, -err, NULL, 0);
+	err = answer(c, req, 0, reply, reply_len);
+	kvfree(reply);
+	return err;
+}
+
 static int dispatch(struct izo_channel *c, const struct izo_msg *req, const void *body, size_t len)
 {
 	switch (le16_to_cpu(req->type)) {
@@ -243,6 +261,8 @@ static int dispatch(struct izo_channel *c, const struct izo_msg *req, const void
 		if (len == sizeof(struct izo_pos))
 			return do_punch(c, req, body);
 		break;
+	case IZO_MSG_REINT:
+		return do_reint(c, req, body, len);
 	default:
 		return answer(c, req, EOPNOTSUPP, NULL, 0);
 	}

@@ -6,6 +6,7 @@
  * the lower directories, looks the names up there, and does the same thing.
  */
 #include "journal.h"
+#include "reint.h"
 
 #include <linux/fs_stack.h>
 
@@ -523,6 +524,8 @@ static struct izo_op *move_begin(const struct move *m)
 		op->r.flags |= KML_F_EXCHANGE;
 	if (m->flags & RENAME_NOREPLACE)
 		op->r.flags |= KML_F_NOREPLACE;
+	if (op->reint)
+		op->r.flags |= op->reint->r.flags & KML_F_NOREPLACE;
 	if (d_is_positive(m->new))
 		izo_op_old(op, d_inode(m->new));
 	err = izo_op_begin(op);
@@ -545,13 +548,22 @@ static int move_lower(const struct move *m)
 	return err;
 }
 
+int izo_move_lower(struct inode *dir, struct dentry *old, struct inode *tdir,
+		   struct dentry *new, unsigned int flags)
+{
+	return move_lower(&(struct move) { dir, tdir, old, new, flags });
+}
+
 static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry *old,
 		      struct inode *tdir, struct dentry *new, unsigned int flags)
 {
 	const struct move m = { dir, tdir, old, new, flags };
+	struct izo_reint_entry_run *e = izo_reint(dir->i_sb);
 	struct izo_op *op;
 	int err;
 
+	if (e && e->finish)
+		return izo_reint_finish(e, dir, old, tdir, new);
 	err = move_allowed(&m);
 	if (err)
 		return err;

@@ -45,6 +45,8 @@ struct inode *izo_alloc_inode(struct super_block *sb)
 	ii->lower_inode = NULL;
 	ii->meta = false;
 	ii->gone = false;
+	ii->ctime_seen = false;
+	ii->busy = 0;
 	ii->session = NULL;
 	ii->writers = 0;
 	ii->readers = 0;
@@ -77,10 +79,36 @@ void izo_copy_size(struct inode *inode)
 	fsstack_copy_inode_size(inode, izo_lower_inode(inode));
 }
 
+/*
+ * Change times tell versions apart, but before Linux 6.13 two changes within a tick of the
+ * clock have the same: then the lower inode gets a finer one.  Nor may it go back to
+ * one that it had.
+ */
+static void distinguish(struct inode *inode)
+{
+	const struct timespec64 old = inode_get_ctime(inode);
+	struct inode *lower = izo_lower_inode(inode);
+	struct timespec64 ctime = inode_get_ctime(lower);
+	int order = timespec64_compare(&ctime, &old);
+
+	if (order > 0 || (order == 0 && !izo_i(inode)->ctime_seen))
+		return;
+	ktime_get_real_ts64(&ctime);
+	if (timespec64_compare(&ctime, &old) <= 0) {
+		ctime = old;
+		ctime = timespec64_add(ctime, ns_to_timespec64(lower->i_sb->s_time_gran));
+	}
+	inode_set_ctime_to_ts(lower, timestamp_truncate(ctime, lower));
+	mark_inode_dirty(lower);
+}
+
 void izo_copy_attr(struct inode *inode)
 {
 	const struct inode *lower = izo_lower_inode(inode);
 
+	if (!izo_i(inode)->meta && lower->i_nlink && !izo_inode_is_new(inode))
+		distinguish(inode);
+	izo_i(inode)->ctime_seen = false;
 	inode->i_mode = lower->i_mode;
 	inode->i_uid = lower->i_uid;
 	inode->i_gid = lower->i_gid;

@@ -79,11 +79,14 @@ struct izo_sb {
 	void			*append_buf;	/* the journal's worker's */
 	struct izo_channel	*channel;
 	char			channel_path[32];
-	struct task_struct	*reint_task;	/* what it does is not logged by itself */
+	struct task_struct	*reint_task;	/* applies a batch of a peer: see reint.h */
+	struct izo_reint_entry_run *reint;	/* its entry in progress */
+	const struct cred	*creds;		/* root's */
 	/* session.c */
 	spinlock_t		dirty_lock;
 	struct list_head	dirty;		/* inodes that changed since their last CLOSE */
 	struct work_struct	close_work;
+	bool			writer_comes;	/* it was told ESTALE: REINT waits a moment */
 	/* mmap.c */
 	struct mutex		vm_ops_lock;
 	struct list_head	vm_ops;
@@ -133,6 +136,8 @@ struct izo_inode {
 	struct dentry	*lower;		/* counted; any of the lower inode's */
 	bool		meta;		/* .intermezzo or below it: never logged */
 	bool		gone;		/* REINT replaced or removed it */
+	bool		ctime_seen;	/* somebody may have it as a guard */
+	u8		busy;		/* REINT: IZO_NO_WRITERS, IZO_NOBODY may open it now */
 	/* session.c, under lock */
 	struct mutex	lock;
 	struct izo_session *session;
@@ -174,7 +179,7 @@ struct inode *izo_alloc_inode(struct super_block *sb);
 void izo_free_inode(struct inode *inode);
 void izo_evict_inode(struct inode *inode);
 struct inode *izo_iget(struct super_block *sb, struct dentry *lower, bool meta);
-/* What the lower inode's attributes are now. */
+/* What the lower inode's attributes are now, after a change of it. */
 void izo_copy_attr(struct inode *inode);
 void izo_copy_times(struct inode *inode);
 void izo_copy_size(struct inode *inode);
@@ -196,6 +201,8 @@ int izo_fiemap(struct inode *inode, struct fiemap_extent_info *info, u64 start, 
 /* xattr.c */
 
 extern izo_xattr_handlers izo_xattrs;
+int izo_lower_setxattr(struct izo_sb *sbi, struct dentry *lower, const char *name,
+		       const void *value, size_t size);
 ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, size_t size);
 ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size);
 struct posix_acl *izo_get_inode_acl(struct inode *inode, int type, bool rcu);
@@ -210,6 +217,8 @@ extern const struct inode_operations izo_dir_iops;
 /* False for what the root hides or protects. */
 bool izo_name_hidden(const struct inode *dir, const struct qstr *name);
 bool izo_name_protected(const struct inode *dir, const struct qstr *name);
+int izo_move_lower(struct inode *dir, struct dentry *old, struct inode *tdir,
+		   struct dentry *new, unsigned int flags);
 bool izo_name_is(const struct qstr *name, const char *what);
 
 /* readdir.c */
@@ -237,6 +246,8 @@ void izo_sessions_init(struct izo_sb *sbi);
 void izo_sessions_end(struct izo_sb *sbi);
 /* A descriptor of the inode is opened (-ESTALE: look it up again) or closed. */
 int izo_session_open(struct inode *inode, bool write);
+/* REINT, before it replaces a file. */
+void izo_session_writer_wait(struct izo_sb *sbi);
 void izo_session_release(struct inode *inode, bool write, struct dentry *dentry);
 /* A descriptor of a writer was closed; others may be left. */
 void izo_session_flushed(struct inode *inode);

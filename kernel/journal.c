@@ -277,14 +277,33 @@ static int flush(struct izo_journal *j)
 	return err;
 }
 
+static bool sync_due(const struct izo_journal *j)
+{
+	return j->sync_wanted != j->sync_done;
+}
+
+/* One sync serves all who came before it began.  The lock is given up meanwhile. */
+static void sync_lml(struct izo_journal *j)
+{
+	const u64 wanted = j->sync_wanted, tail = j->tail;
+	int err;
+
+	mutex_unlock(&j->lock);
+	err = j->ops->flush(j, tail);
+	mutex_lock(&j->lock);
+	j->sync_done = wanted;
+	j->sync_error = err;
+	wake_up_all(&j->space);
+}
+
 /* Sleep until there is something to flush and it is time to. */
 static void flusher_wait(struct izo_journal *j)
 {
 	long left = FLUSH_SEC * HZ;
 
-	while (!kthread_should_stop() && j->appended == j->tail)
+	while (!kthread_should_stop() && j->appended == j->tail && !sync_due(j))
 		izo_wait(j, &j->flush, TASK_IDLE, MAX_SCHEDULE_TIMEOUT);
-	while (!kthread_should_stop() && !j->flush_now && left)
+	while (!kthread_should_stop() && !j->flush_now && !sync_due(j) && left)
 		left = izo_wait(j, &j->flush, TASK_IDLE, left);
 }
 
@@ -295,7 +314,9 @@ static int flusher(void *arg)
 	mutex_lock(&j->lock);
 	while (!kthread_should_stop()) {
 		flusher_wait(j);
-		if (flush(j) != 0)
+		if (sync_due(j))
+			sync_lml(j);
+		else if (flush(j) != 0)
 			nap(j, RETRY_MSEC);
 	}
 	mutex_unlock(&j->lock);
@@ -321,6 +342,21 @@ void izo_journal_drain(struct izo_journal *j)
 int izo_journal_sync(struct izo_journal *j)
 {
 	return j->ops->sync(j);
+}
+
+int izo_journal_flush_lml(struct izo_journal *j)
+{
+	u64 ticket;
+	int err;
+
+	mutex_lock(&j->lock);
+	ticket = ++j->sync_wanted;
+	wake_up(&j->flush);
+	while (j->sync_done < ticket)
+		wait_space(j);
+	err = j->sync_error;
+	mutex_unlock(&j->lock);
+	return err;
 }
 
 /*
@@ -385,6 +421,23 @@ static int start_threads(struct izo_journal *j)
 	return 0;
 }
 
+static int open_last_rcvd(struct izo_journal *j)
+{
+	struct dentry *d = izo_meta_lookup(j->sbi->meta, "last_rcvd");
+	struct file *f;
+
+	if (PTR_ERR_OR_ZERO(d) == -ENOENT)
+		d = izo_meta_make(j->sbi, j->sbi->meta, "last_rcvd", S_IFREG);
+	if (IS_ERR(d))
+		return PTR_ERR(d);
+	f = izo_meta_open(j->sbi, d, O_RDWR);
+	dput(d);
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	j->last_rcvd = f;
+	return 0;
+}
+
 int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc)
 {
 	struct izo_journal *j = kzalloc(sizeof(*j), GFP_KERNEL);
@@ -399,6 +452,8 @@ int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc)
 	init_waitqueue_head(&j->flush);
 	init_waitqueue_head(&j->space);
 	err = izo_kml_open(j, fc);
+	if (!err)
+		err = open_last_rcvd(j);
 	if (!err)
 		err = izo_lml_open(j, fc);
 	if (err)

@@ -48,6 +48,8 @@ struct izo_lml_ops {
 	int	(*sync)(struct izo_journal *j);
 	/* The flusher's: as sync, of what counts from position tail on. */
 	int	(*flush)(struct izo_journal *j, u64 tail);
+	/* Commit soon (or NULL): content that is on disk already is about to change. */
+	void	(*hasten)(struct izo_journal *j);
 	void	(*close)(struct izo_journal *j);
 };
 
@@ -88,6 +90,8 @@ struct izo_journal {
 	int			error;		/* of the last append, 0 once one succeeded */
 	bool			flush_now, flushing;
 	unsigned int		drainers;
+	u64			sync_wanted, sync_done;	/* requests to make the LML durable */
+	int			sync_error;	/* of the last one */
 	struct task_struct	*worker, *flusher;
 	/* openw.c: a stack of free slots, a queue of closed ones */
 	unsigned int		*free_slots, n_free;
@@ -106,6 +110,8 @@ void izo_journal_drain(struct izo_journal *j);
 int izo_journal_sync(struct izo_journal *j);
 /* The same in the kml. */
 int izo_journal_sync_kml(struct izo_journal *j);
+/* Let the flusher call ops->flush(), and wait for it. */
+int izo_journal_flush_lml(struct izo_journal *j);
 void izo_journal_end(struct izo_journal *j, u64 *ret_offset, u64 *ret_recno);
 /* Called with the lock held: space in the KML (may wait); wake the flusher. */
 int izo_kml_reserve(struct izo_journal *j, u64 bytes, bool frees);
@@ -170,6 +176,7 @@ struct izo_op {
 	bool			nolog;		/* below .intermezzo, or no name any more */
 	bool			prepaid;	/* the KML's space was reserved before */
 	bool			redo;		/* REINT: done or undone as a whole */
+	struct izo_reint_entry_run *reint;	/* a peer's: its guards are checked first */
 	unsigned int		reint_index;	/* 1 + index in the batch, for its recno */
 	struct lml_entry	*entry;
 	u64			seq;
@@ -195,6 +202,8 @@ void izo_op_done(struct izo_op *op);
 void izo_op_abort(struct izo_op *op);
 void izo_op_free(struct izo_op *op);
 void izo_op_ptime(struct izo_op *op, struct inode *dir, struct inode *tdir);
+/* The same, whatever REINT says. */
+void izo_op_ptime_now(struct izo_op *op, struct inode *dir, struct inode *tdir);
 void izo_op_attr(struct izo_op *op, const struct inode *inode, u32 valid);
 void izo_op_old(struct izo_op *op, const struct inode *inode);
 void izo_attr_of(struct kml_attrs *a, const struct inode *inode);
@@ -233,6 +242,10 @@ bool izo_lml_state_get(const struct lml_header *h, struct lml_state *ret_s);
 int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags);
 /* A transaction of one write. */
 int izo_lml_write(struct izo_journal *j, size_t off, size_t len);
+
+/* jbd2.c: the back end for a lower ext4; false if it cannot be had */
+
+bool izo_lml_jbd2_open(struct izo_journal *j);
 
 /* kml.c: the KML's file */
 

@@ -130,7 +130,7 @@ static int file_flush(struct izo_journal *j, u64 tail)
 
 static int file_sync(struct izo_journal *j)
 {
-	return izo_journal_sync_kml(j);
+	return izo_journal_flush_lml(j);
 }
 
 static void file_close(struct izo_journal *j)
@@ -354,6 +354,11 @@ int izo_lml_open(struct izo_journal *j, struct fs_context *fc)
 		err = open_file(j, fc);
 		if (err)
 			return err;
+		set_parts(j);
+		if (izo_lml_jbd2_open(j)) {
+			pr_info("%s: the lml is in the journal\n", j->sbi->params.fileset);
+			return 0;
+		}
 		j->ops_data = bitmap_zalloc(j->image_size >> PAGE_SHIFT, GFP_KERNEL);
 		if (!j->ops_data)
 			return -ENOMEM;

@@ -4,6 +4,7 @@
  * before, the completed record after.
  */
 #include "journal.h"
+#include "reint.h"
 
 #include <linux/audit.h>
 #include <linux/cred.h>
@@ -104,19 +105,26 @@ static void set_dir(struct kml_str *s, char **buf, struct dentry *dir)
 static struct izo_op *op_new(struct super_block *sb, unsigned int opcode)
 {
 	struct izo_op *op = kmem_cache_zalloc(op_cachep, GFP_KERNEL);
+	struct izo_reint_entry_run *e;
 	struct timespec64 now;
 
 	if (!op)
 		return ERR_PTR(-ENOMEM);
 	ktime_get_real_ts64(&now);
 	op->j = izo_sb(sb)->journal;
-	op->nolog = izo_sb(sb)->reint_task == current;
 	op->r.opcode = opcode;
 	izo_time_of(&op->r.time, &now);
 	op->r.pid = task_tgid_nr(current);
 	op->r.auid = from_kuid(&init_user_ns, audit_get_loginuid(current));
 	op->r.fsuid = from_kuid(&init_user_ns, current_fsuid());
 	op->r.fsgid = from_kgid(&init_user_ns, current_fsgid());
+	e = izo_reint(sb);
+	if (e && e->quiet) {
+		op->nolog = true;
+	} else if (e) {
+		op->reint = e;
+		izo_reint_origin(e, op);
+	}
 	return op;
 }
 
@@ -242,6 +250,14 @@ void izo_op_old(struct izo_op *op, const struct inode *inode)
 }
 
 void izo_op_ptime(struct izo_op *op, struct inode *dir, struct inode *tdir)
+{
+	if (op->reint)
+		izo_reint_ptime(op->reint, op, dir, tdir);
+	else
+		izo_op_ptime_now(op, dir, tdir);
+}
+
+void izo_op_ptime_now(struct izo_op *op, struct inode *dir, struct inode *tdir)
 {
 	struct timespec64 mtime = inode_get_mtime(izo_lower_inode(dir));
 
@@ -403,8 +419,9 @@ int izo_op_begin(struct izo_op *op)
 	u64 len;
 	int err;
 
-	if (op->nolog && !op->redo)
-		return 0;
+	err = op->reint ? izo_reint_guards(op->reint) : 0;
+	if (err || (op->nolog && !op->redo))
+		return err;
 	intent = kml_encoded_size(&op->r);
 	op->room = intent + izo_growth(op->extra);
 	if (op->room > KML_REC_MAX)

@@ -100,6 +100,8 @@ int izo_openw_begin(struct izo_journal *j, struct inode *inode, u64 old_size)
 	izo_handle_of(&o->handle, inode);
 	o->state = cpu_to_le32(LML_O_OPEN);
 	err = put_slot(j, o);
+	if (!err && old_size && j->ops->hasten)
+		j->ops->hasten(j);
 	if (!err)
 		return slot;
 	mutex_lock(&j->lock);

@@ -4,13 +4,13 @@
  *
  * Completed records that the KML does not have yet are appended.  For an
  * operation that was in flight the lower file system is asked whether it happened;
- * if it did, its record is made from the intent and what is there now.  A file that
- * was open for write gets its CLOSE.  All of it can be interrupted and begun
- * again: records carry the LML's sequence numbers, and the LML is emptied last.
+ * if it did, its record is made from the intent and what is there now.  What a peer's
+ * record was in the middle of is undone or done again.  A file that was open for write
+ * gets its CLOSE.  All of it can be interrupted and begun again: records carry the LML's sequence numbers, and the LML is emptied last.
  *
  * Whatever the LML holds is checked before it is believed.
  */
-#include "journal.h"
+#include "reint.h"
 
 #include <linux/mm.h>
 
@@ -194,6 +194,30 @@ static int log_created(struct flight *f, struct dentry *d)
 	return err;
 }
 
+/* REINT found the name absent, so it goes again (intermezzo-fuse makes objects in place). */
+static int undo_create(struct flight *f)
+{
+	struct qstr q = QSTR_INIT(f->r.name.ptr, f->r.name.len);
+	struct vfsmount *mnt = f->rec->j->sbi->lower_mnt;
+	struct dentry *d;
+	int err;
+
+	err = mnt_want_write(mnt);
+	if (err)
+		return err;
+	d = start_removing_noperm(f->dir, &q);
+	err = PTR_ERR_OR_ZERO(d);
+	if (!err) {
+		if (d_is_dir(d))
+			err = izo_vfs_rmdir(d_inode(f->dir), d);
+		else
+			err = vfs_unlink(&nop_mnt_idmap, d_inode(f->dir), d, NULL);
+		end_removing(d);
+	}
+	mnt_drop_write(mnt);
+	return err == -ENOENT ? 0 : err;
+}
+
 static int recover_create(struct flight *f)
 {
 	struct dentry *d = name_in(f->dir, &f->r.name);
@@ -201,7 +225,10 @@ static int recover_create(struct flight *f)
 
 	if (!d)
 		return 0;
-	if (f->r.obj.ino ? is_object(d, &f->r.obj) : is_young(f, d))
+	/* a peer's object got its name by one rename, or may be half made */
+	if (f->flags & LML_F_REINT && !f->r.obj.ino)
+		err = undo_create(f);
+	else if (f->r.obj.ino ? is_object(d, &f->r.obj) : is_young(f, d))
 		err = log_created(f, d);
 	dput(d);
 	return err;
@@ -229,10 +256,19 @@ static int recover_move(struct flight *f)
 	return log_flight(f);
 }
 
+/* A peer's attributes are set again. */
+static void redo_attr(struct flight *f)
+{
+	(void)izo_lower_setattr(f->rec->j->sbi, f->obj, &f->r.attr,
+				f->r.attr.valid & ~KML_A_SIZE);
+}
+
 static int recover_attr(struct flight *f)
 {
 	if (!f->obj)
 		return 0;
+	if (f->flags & LML_F_REINT)
+		redo_attr(f);
 	put_attr(&f->r, f->obj);
 	return log_flight(f);
 }
@@ -265,6 +301,10 @@ static int recover_xattr(struct flight *f)
 		return 0;
 	memcpy(c, name.ptr, name.len);
 	c[name.len] = 0;
+	if (f->flags & LML_F_REINT)
+		(void)izo_lower_setxattr(f->rec->j->sbi, f->obj, c,
+					 f->r.opcode == KML_SETXATTR ? value.ptr ?: "" : NULL,
+					 value.len);
 	buf = kvmalloc(2 * KML_REC_MAX, GFP_KERNEL);
 	if (!buf)
 		return -ENOMEM;
@@ -273,19 +313,44 @@ static int recover_xattr(struct flight *f)
 	return err;
 }
 
+/* Write a peer's patch again from its file; without the file it was over. */
+static int redo_patch(struct flight *f)
+{
+	struct izo_sb *sbi = f->rec->j->sbi;
+	struct dentry *incoming, *file = NULL;
+	int err = 0;
+
+	if (!f->r.file.ptr)
+		return 0;
+	incoming = izo_meta_lookup(sbi->meta, "incoming");
+	if (IS_ERR(incoming))
+		return 0;
+	file = name_in(incoming, &f->r.file);
+	if (file)
+		err = izo_patch(sbi, f->obj, file, &f->r, f->r.attr.size);
+	if (file && !err)
+		redo_attr(f);
+	dput(file);
+	dput(incoming);
+	return err;
+}
+
 static int recover_close(struct flight *f)
 {
-	if (!f->obj)
+	int err = 0;
+
+	if (!f->obj || (f->r.flags & KML_F_REPLACED && !name_is(f->dir, &f->r.name, &f->r.obj)))
 		return 0;
+	if (f->r.aliases_len)
+		err = izo_redo_aliases(f->rec->j->sbi, f->obj, &f->r);
+	if (!err && f->flags & LML_F_REINT && !(f->r.flags & KML_F_REPLACED))
+		err = redo_patch(f);
 	put_attr(&f->r, f->obj);
-	return log_flight(f);
+	return err ?: log_flight(f);
 }
 
 static int recover_intent(struct flight *f)
 {
-	/* only intermezzo-fuse applies records of peers */
-	if (f->flags & LML_F_REINT)
-		return -EOPNOTSUPP;
 	switch (f->r.opcode) {
 	case KML_CREATE:
 	case KML_MKDIR:

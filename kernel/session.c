@@ -12,8 +12,10 @@
  * Its lock is taken below i_rwsem and below mmap_lock; inside it the journal is waited for.
  */
 #include "journal.h"
+#include "reint.h"
 
 #include <linux/cred.h>
+#include <linux/wait_bit.h>
 
 #define CLOSE_BYTES	(64u << 20)	/* a CLOSE after so many bytes */
 #define CLOSE_SECONDS	30		/* or after so long */
@@ -416,11 +418,30 @@ void izo_session_changed(struct inode *inode, const struct izo_change *change,
 
 /* Openers */
 
+/*
+ * A writer was told to look its file up again, which the VFS does once only: before it
+ * has come through no other version may take the name.
+ */
+static void writer(struct izo_sb *sbi, bool comes)
+{
+	if (READ_ONCE(sbi->writer_comes) == comes)
+		return;
+	WRITE_ONCE(sbi->writer_comes, comes);
+	if (!comes)
+		wake_up_var(&sbi->writer_comes);
+}
+
 int izo_session_open(struct inode *inode, bool write)
 {
 	struct izo_inode *ii = izo_i(inode);
 	int err = mutex_lock_killable(&ii->lock);
 
+	while (!err && (write ? ii->busy : ii->busy == IZO_NOBODY)) {
+		mutex_unlock(&ii->lock);
+		err = wait_var_event_killable(&ii->busy, READ_ONCE(ii->busy) == IZO_FREE);
+		if (!err)
+			err = mutex_lock_killable(&ii->lock);
+	}
 	if (err)
 		return err;
 	if (write && ii->gone)
@@ -430,7 +451,15 @@ int izo_session_open(struct inode *inode, bool write)
 	else
 		ii->readers++;
 	mutex_unlock(&ii->lock);
+	if (write)
+		writer(izo_sb(inode->i_sb), err == -ESTALE);
 	return err;
+}
+
+void izo_session_writer_wait(struct izo_sb *sbi)
+{
+	(void)wait_var_event_timeout(&sbi->writer_comes, !READ_ONCE(sbi->writer_comes), HZ / 20);
+	WRITE_ONCE(sbi->writer_comes, false);
 }
 
 void izo_session_release(struct inode *inode, bool write, struct dentry *dentry)

@@ -4,6 +4,8 @@
  */
 #include "journal.h"
 
+#include <linux/cred.h>
+#include <linux/sched/task.h>
 #include <linux/seq_file.h>
 #include <linux/statfs.h>
 
@@ -122,6 +124,9 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 	int err;
 
 	sbi->sb = sb;
+	sbi->creds = prepare_kernel_cred(&init_task);
+	if (!sbi->creds)
+		return -ENOMEM;
 	izo_sessions_init(sbi);
 	mutex_init(&sbi->vm_ops_lock);
 	INIT_LIST_HEAD(&sbi->vm_ops);
@@ -160,5 +165,7 @@ void izo_kill_sb(struct super_block *sb)
 	izo_mmap_exit(sbi);
 	izo_lower_unmount(sbi);
 	izo_free_params(&sbi->params);
+	if (sbi->creds)
+		put_cred(sbi->creds);
 	kfree(sbi);
 }

@@ -117,6 +117,12 @@ static inline struct dentry *lookup_noperm_unlocked(struct qstr *name, struct de
 	return lookup_one_len_unlocked(name->name, base, name->len);
 }
 
+/* The directory's lock is held. */
+static inline struct dentry *lookup_noperm(struct qstr *name, struct dentry *base)
+{
+	return lookup_one_len(name->name, base, name->len);
+}
+
 static inline struct dentry *izo_lock_lookup(struct dentry *parent, const struct qstr *name)
 {
 	struct dentry *d;

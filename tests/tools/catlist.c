@@ -22,12 +22,10 @@ struct object {
 	struct kml_attrs attr;
 	unsigned int	xattrs;
 	char		*path;
-	struct object	*next;		/* in its chain */
 };
 
-#define CHAINS	65536
-
-static struct object *chains[CHAINS], *last;
+static struct object *objects;
+static size_t n_objects;
 
 static void die(uint64_t recno, const char *what)
 {
@@ -37,11 +35,12 @@ static void die(uint64_t recno, const char *what)
 
 static struct object *find(struct kml_oid oid)
 {
-	struct object *o = chains[oid.ino % CHAINS];
+	size_t i;
 
-	while (o && (o->oid.ino != oid.ino || o->oid.gen != oid.gen))
-		o = o->next;
-	return o;
+	for (i = 0; i < n_objects; i++)
+		if (objects[i].oid.ino == oid.ino && objects[i].oid.gen == oid.gen)
+			return &objects[i];
+	return NULL;
 }
 
 static char *path_below(const struct kml_record *r, struct kml_oid parent, struct kml_str name)
@@ -107,20 +106,20 @@ static void print(const struct kml_record *r, const struct object *o, const char
 
 static void on_object(const struct kml_record *r)
 {
-	struct object **chain = &chains[r->obj.ino % CHAINS], *o;
+	struct object *o;
 
 	if (find(r->obj))
 		die(r->recno, "describes an object for the second time");
-	o = malloc(sizeof(*o));
-	if (!o)
+	objects = realloc(objects, (n_objects + 1) * sizeof(*objects));
+	if (!objects)
 		die(r->recno, strerror(ENOMEM));
-	*o = (struct object) { .oid = r->obj, .attr = r->attr, .xattrs = count_xattrs(r),
-			       .next = *chain };
-	if (!last && !r->name.ptr)
+	o = &objects[n_objects];
+	*o = (struct object) { .oid = r->obj, .attr = r->attr, .xattrs = count_xattrs(r) };
+	if (n_objects == 0 && !r->name.ptr)
 		o->path = strdup("");
 	else
 		o->path = path_below(r, r->parent, r->name);
-	*chain = last = o;
+	n_objects++;
 	print(r, o, o->path);
 }
 
@@ -139,7 +138,7 @@ static void on_link(const struct kml_record *r)
 
 static void on_setxattr(const struct kml_record *r)
 {
-	struct object *o = last;
+	struct object *o = n_objects ? &objects[n_objects - 1] : NULL;
 
 	if (!o || o->oid.ino != r->obj.ino || count_xattrs(r) != 1)
 		die(r->recno, "SETXATTR does not follow its object");
