@@ -686,6 +686,43 @@ static void move_record(struct op *op, const struct move *m)
 		op->r.flags |= KML_F_NOREPLACE;
 }
 
+/*
+ * xfs gives a directory that is exchanged with something of another directory
+ * another mtime.  Nothing in it has changed, and the record says nothing of it.
+ * The VFS keeps others from changing its names meanwhile if its parent changes.
+ */
+void keep_mtime(int fd, const struct stat *was)
+{
+	const struct timespec ts[2] = { { 0, UTIME_OMIT }, was->st_mtim };
+	struct stat st;
+	char name[16];
+
+	if (fstatat(fd, "", &st, AT_EMPTY_PATH) != 0 ||
+	    (st.st_mtim.tv_sec == was->st_mtim.tv_sec &&
+	     st.st_mtim.tv_nsec == was->st_mtim.tv_nsec))
+		return;
+	proc_name(name, fd);
+	(void) utimensat(fs.proc_fd, name, ts, 0);
+}
+
+/* Directories that move, known or not: what is below may have been changed. */
+static int move_dirs(struct op *op, struct move *m)
+{
+	struct found *from = &m->from, *to = &m->to;
+	int err = 0;
+
+	if (S_ISDIR(from->st.st_mode) && !from->inode)
+		err = inode_of_fd(m->dir, from->fd, m->name, false, &from->st, &from->inode);
+	if (S_ISDIR(from->st.st_mode))
+		op->moved = from->inode;
+	if (!(m->flags & RENAME_EXCHANGE) || to->fd < 0 || !S_ISDIR(to->st.st_mode))
+		return err;
+	if (!err && !to->inode)
+		err = inode_of_fd(m->tdir, to->fd, m->tname, false, &to->st, &to->inode);
+	op->exchanged = to->inode;
+	return err;
+}
+
 static int move_logged(fuse_req_t req, struct move *m)
 {
 	struct stat st;
@@ -695,6 +732,9 @@ static int move_logged(fuse_req_t req, struct move *m)
 	op_init(&op, req, KML_RENAME, m->dir, m->dirfd, m->name);
 	op_target(&op, m->tdir, m->tdirfd, m->tname);
 	move_record(&op, m);
+	err = move_dirs(&op, m);
+	if (err)
+		return err;
 	if (m->to.fd >= 0 && !(m->flags & RENAME_EXCHANGE))
 		found_keep(&m->to);
 	err = op_begin(&op);
@@ -705,13 +745,17 @@ static int move_logged(fuse_req_t req, struct move *m)
 		op_abort(&op);
 		return err;
 	}
+	if (m->flags & RENAME_EXCHANGE && m->dir != m->tdir) {
+		keep_mtime(m->from.fd, &m->from.st);
+		keep_mtime(m->to.fd, &m->to.st);
+	}
 	if (fstatat(m->from.fd, "", &st, AT_EMPTY_PATH) == 0)
 		attr_from_stat(&op.r.attr, &st);
 	if (m->to.fd >= 0)
 		found_after(&op, &m->to);
 	op_ptime(&op, m->dirfd, m->tdirfd);
-	op_done(&op);
 	move_names(m);
+	op_done(&op);
 	return 0;
 }
 

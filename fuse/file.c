@@ -56,7 +56,7 @@ int file_truncate(fuse_req_t req, struct inode *i, int fd, uint64_t size)
 		return -errno;
 	off = size < (uint64_t) st.st_size ? size : (uint64_t) st.st_size;
 	end = size < (uint64_t) st.st_size ? (uint64_t) st.st_size : size;
-	err = session_change(i, fd, off, end - off, &change);
+	err = session_change(i, fd, off, end - off, size == 0, &change);
 	if (err)
 		return err;
 	if (ftruncate(fd, size) != 0)
@@ -78,6 +78,8 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 		return -ESTALE;
 	}
 	fd = inode_open(i, flags & LOWER_FLAGS);
+	if (write)
+		writer_came();
 	if (fd < 0)
 		return fd;
 	f = file_new(i, fd, write);
@@ -98,13 +100,30 @@ static int open_lower(fuse_req_t req, struct inode *i, int flags, struct file **
 	return 0;
 }
 
+/*
+ * Not again once somebody has it open: the kernel drops an answer to GETATTR that
+ * meets an invalidation, and reads with the size that it knew before.
+ */
+static void tell_once(struct inode *i, uint32_t changed)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&lock);
+	if (i->told != changed)
+		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+	i->told = changed;
+	pthread_mutex_unlock(&lock);
+}
+
 int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 {
 	struct file *f;
+	uint32_t changed;
 	int err;
 
 	file_lock_shared(i->ino);
 	err = open_lower(req, i, fi->flags, &f);
+	changed = i->changed;
 	file_unlock(i->ino);
 	if (err)
 		return err;
@@ -117,9 +136,9 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	 */
 	fi->direct_io = i->meta;
 	fi->noflush = !f->write;	/* it tells us nothing */
-	fi->keep_cache = !i->meta && !atomic_exchange(&i->changed, false);
+	fi->keep_cache = !i->meta && i->told == changed;
 	if (!fi->keep_cache && !i->meta)
-		fuse_lowlevel_notify_inval_inode(fs.se, i->nodeid, -1, 0);
+		tell_once(i, changed);
 	return 0;
 }
 
@@ -190,7 +209,7 @@ void ll_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	ssize_t n;
 
 	file_lock_shared(f->inode->ino);
-	n = session_change(f->inode, f->fd, off, size, &change);
+	n = session_change(f->inode, f->fd, off, size, false, &change);
 	if (n == 0) {
 		change.mapped = fi->writepage;
 		n = write_all(f->fd, buf, size, off);
@@ -255,7 +274,7 @@ void ll_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	if (mode & moves)
 		changes = INT64_MAX - off;
 	file_lock_shared(f->inode->ino);
-	err = session_change(f->inode, f->fd, off, changes, &change);
+	err = session_change(f->inode, f->fd, off, changes, false, &change);
 	if (!err) {
 		if (fallocate(f->fd, mode, off, len) != 0)
 			err = -errno;
@@ -274,7 +293,7 @@ void ll_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	ssize_t n;
 
 	file_lock2_shared(in->inode->ino, out->inode->ino);
-	n = session_change(out->inode, out->fd, off_out, len, &change);
+	n = session_change(out->inode, out->fd, off_out, len, false, &change);
 	if (n == 0) {
 		n = copy_file_range(in->fd, &off_in, out->fd, &off_out, len, flags);
 		if (n < 0)

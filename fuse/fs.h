@@ -42,6 +42,7 @@ struct options {
 	unsigned int	lml_mib;	/* size of a new lml */
 	unsigned int	close_mib;	/* CLOSE after so much was written, 0 never */
 	unsigned int	close_sec;	/* or after so long */
+	unsigned int	checkpoint_sec;	/* while something changes */
 	unsigned int	threads;
 };
 
@@ -116,7 +117,13 @@ struct inode {
 	_Atomic int8_t	default_acl;	/* directory: 1 has one, 0 has none, -1 unknown */
 	bool		meta;		/* .intermezzo or below: never logged */
 	_Atomic bool	gone;		/* REINT replaced or removed it */
-	_Atomic bool	changed;	/* REINT wrote into it: say so at the next open */
+	/* How often REINT wrote into it, and how often an open has said so. */
+	_Atomic uint32_t changed, told;
+	/* Rounds of changing.c in which it is covered, and in which it was made. */
+	_Atomic uint32_t covered, made;
+	/* Under its lock: directories in this one that went in by themselves. */
+	uint32_t	children, children_round;
+	uint32_t	moved;		/* a directory that moved, in this round */
 };
 
 int inode_init(void);
@@ -207,8 +214,13 @@ struct op {
 	bool			prepaid;	/* the KML's space was reserved before */
 	bool			redo;		/* REINT: done or undone as a whole */
 	unsigned int		reint_index;	/* 1 + index in the batch, for its recno */
+	/* Directories that are moved; of aliases whose names get another object. */
+	struct inode		*moved, *exchanged;
+	struct inode		**also;
+	unsigned int		n_also;
 	struct lml_entry	*entry;
 	uint64_t		seq;
+	uint32_t		round;		/* of changing.c */
 	size_t			room;		/* for the completed record */
 	char			name[256];
 };
@@ -237,6 +249,7 @@ void journal_end(uint64_t *ret_offset, uint64_t *ret_recno);
 int journal_punch(uint64_t offset, uint64_t recno);
 /* A writer was told to look its file up again: let it come through. */
 void writer_comes(void);
+void writer_came(void);
 void writer_wait(void);
 /* Called by the worker when the log grew. */
 extern void (*journal_grown)(void);
@@ -252,6 +265,19 @@ int openw_begin(struct inode *i, uint64_t old_size);
 /* Its CLOSE is the entry close_seq; 0: there is nothing to log. */
 void openw_end(int slot, uint64_t close_seq);
 
+/* changing.c: what may differ from the log if the machine stops */
+
+/* Before the operation; on an error nothing may change. */
+int changing_op(struct op *op);
+/*
+ * Before a session of writing begins.  emptied: the first thing is that the
+ * file is cut to nothing.  To be followed by changing_leave().
+ */
+int changing_content(struct inode *i, const struct stat *st, bool emptied, uint32_t *ret_round);
+/* Before a directory's own attributes change by no operation. */
+int changing_dir(struct inode *dir, uint32_t *ret_round);
+void changing_leave(uint32_t round);
+
 /* dir.c: names */
 
 void attr_from_stat(struct kml_attrs *a, const struct stat *st);
@@ -260,6 +286,8 @@ void time_from_ts(struct kml_time *t, const struct timespec *ts);
 bool name_hidden(struct inode *parent, const char *name);
 bool name_protected(struct inode *parent, const char *name);
 bool dir_default_acl(struct inode *dir, int dirfd);
+/* After an exchange: the mtime of what is at fd is what it was. */
+void keep_mtime(int fd, const struct stat *was);
 void op_ptime(struct op *op, int dirfd, int tdirfd);
 void ll_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void ll_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup);
@@ -332,9 +360,9 @@ void session_open(struct inode *i, bool write);
 void session_release(struct inode *i, bool write, fuse_req_t req);
 /*
  * Before bytes of content change; fd of the open file, or -1.  On an error they
- * must not change.
+ * must not change.  emptied: the file is cut to nothing.
  */
-int session_change(struct inode *i, int fd, uint64_t off, uint64_t len,
+int session_change(struct inode *i, int fd, uint64_t off, uint64_t len, bool emptied,
 		   struct change *ret_change);
 /* Afterwards, also if it failed. */
 void session_changed(struct inode *i, fuse_req_t req, const struct change *change);

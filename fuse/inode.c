@@ -574,11 +574,21 @@ static void key_init(struct inode *key, const struct inode *parent, const char *
 	key->fd = -1;
 }
 
+/* The key's descriptor is the new inode's, or closed. */
+static struct inode *insert_or_close(const struct inode *key, bool for_kernel)
+{
+	bool is_new = false;
+	struct inode *i = insert(key, for_kernel, &is_new);
+
+	if (key->fd >= 0 && !(i && is_new))
+		close(key->fd);
+	return i;
+}
+
 int inode_lookup(struct inode *parent, int dirfd, const char *name, bool for_kernel,
 		 struct stat *ret_st, struct inode **ret_inode)
 {
 	struct inode key, *i;
-	bool is_new = false;
 	struct stat st;
 	int err;
 
@@ -595,9 +605,7 @@ int inode_lookup(struct inode *parent, int dirfd, const char *name, bool for_ker
 			if (key.fd < 0)
 				return -errno;
 		}
-		i = insert(&key, for_kernel, &is_new);
-		if (key.fd >= 0 && !(i && is_new))
-			close(key.fd);
+		i = insert_or_close(&key, for_kernel);
 		if (!i)
 			return -ENOMEM;
 	}
@@ -611,7 +619,6 @@ int inode_of_fd(struct inode *parent, int fd, const char *name, bool for_kernel,
 		const struct stat *st, struct inode **ret_inode)
 {
 	struct inode key, *i;
-	bool is_new = false;
 	char self[16];
 	int err;
 
@@ -625,9 +632,7 @@ int inode_of_fd(struct inode *parent, int fd, const char *name, bool for_kernel,
 		if (key.fd < 0)
 			return -errno;
 	}
-	i = insert(&key, for_kernel, &is_new);
-	if (key.fd >= 0 && !(i && is_new))
-		close(key.fd);
+	i = insert_or_close(&key, for_kernel);
 	if (!i)
 		return -ENOMEM;
 	if (*name != '/')

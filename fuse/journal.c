@@ -14,6 +14,7 @@
  */
 #include <config.h>
 
+#include "changing.h"
 #include "journal.h"
 
 #include <errno.h>
@@ -144,6 +145,17 @@ static void header_make(struct lml_header *h, uint64_t size)
 	h->crc = cpu_to_le32(header_crc(h));
 }
 
+/* Of an empty file: it is to be written in place. */
+void nocow(int fd)
+{
+	int flags;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+		flags |= FS_NOCOW_FL;
+		(void) ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	}
+}
+
 /*
  * Give the file blocks that are written, so that storing into its memory
  * never needs any, in place where the file system would copy on write.
@@ -152,15 +164,12 @@ static int lml_fill(int fd, uint64_t size)
 {
 	const size_t piece = 1u << 20;
 	char *zeros = calloc(1, piece);
-	int err = 0, flags;
+	int err = 0;
 	uint64_t off;
 
 	if (!zeros)
 		return -ENOMEM;
-	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
-		flags |= FS_NOCOW_FL;
-		(void) ioctl(fd, FS_IOC_SETFLAGS, &flags);
-	}
+	nocow(fd);
 	for (off = 0; off < size && !err; off += piece)
 		err = pwrite_all(fd, zeros, size - off < piece ? size - off : piece, off);
 	free(zeros);
@@ -421,7 +430,7 @@ void op_init_object(struct op *op, fuse_req_t req, unsigned int opcode, struct i
 	op_object(op, i);
 }
 
-static void put_handle(struct lml_handle *d, const struct inode *i)
+void put_handle(struct lml_handle *d, const struct inode *i)
 {
 	memset(d, 0, sizeof(*d));
 	if (!i || i->handle.len == 0)
@@ -533,29 +542,47 @@ static uint64_t entry_len(size_t bytes)
 	return (sizeof(struct lml_entry) + bytes + LML_ALIGN - 1) / LML_ALIGN * LML_ALIGN;
 }
 
+/* What has an entry by now comes before what begins now. */
+static uint64_t last_seq(void)
+{
+	uint64_t seq;
+
+	pthread_mutex_lock(&journal.lock);
+	seq = journal.next_seq - 1;
+	pthread_mutex_unlock(&journal.lock);
+	return seq;
+}
+
 int op_begin(struct op *op)
 {
 	size_t intent = kml_encoded_size(&op->r);
 	ssize_t n;
 	int err;
 
-	if (op->nolog && !op->redo)
+	if (op->nolog && !op->redo) {
+		op->seq = last_seq();
 		return 0;
+	}
 	fault("before-intent");
 	op->room = intent + growth(op);
 	if (op->room > KML_REC_MAX)
 		return -E2BIG;
 	if (op->nolog)
 		op->room = 0;
-	err = reserve(op, entry_len(intent + op->room), op->room);
+	err = changing_op(op);
 	if (err)
 		return err;
+	err = reserve(op, entry_len(intent + op->room), op->room);
+	if (err) {
+		changing_leave(op->round);
+		return err;
+	}
 	put_handle(&op->entry->handles[0], op->parent);
 	put_handle(&op->entry->handles[1], op->tparent);
 	put_handle(&op->entry->handles[2], op->obj);
 	n = kml_encode(entry_intent(op->entry), intent, &op->r);
 	if (n < 0) {
-		finish(op->entry, LML_E_ABORTED);
+		op_abort(op);
 		return n == -EINVAL ? -EINVAL : -EIO;
 	}
 	op->entry->intent_len = cpu_to_le32(n);
@@ -574,6 +601,15 @@ static ssize_t encode_smaller(void *buf, struct op *op)
 	op->r.dir.ptr = NULL;
 	op->r.tdir.ptr = NULL;
 	return kml_encode(buf, op->room, &op->r);
+}
+
+/* Something new that has a record. */
+static bool made(const struct op *op)
+{
+	const unsigned int opcode = op->r.opcode;
+
+	return op->obj && !op->nolog && (opcode == KML_CREATE || opcode == KML_MKDIR ||
+					 opcode == KML_SYMLINK || opcode == KML_MKNOD);
 }
 
 void op_done(struct op *op)
@@ -596,13 +632,18 @@ void op_done(struct op *op)
 	}
 	e->record_len = cpu_to_le32(n > 0 ? n : 0);
 	finish(e, LML_E_DONE);
+	if (made(op))
+		op->obj->made = op->obj->covered = op->round;
+	changing_leave(op->round);
 	fault("after-record");
 }
 
 void op_abort(struct op *op)
 {
-	if (op->entry)
-		finish(op->entry, LML_E_ABORTED);
+	if (!op->entry)
+		return;
+	finish(op->entry, LML_E_ABORTED);
+	changing_leave(op->round);
 }
 
 /* The worker */
@@ -681,6 +722,7 @@ static void batch_commit(const struct batch *b)
 	if (journal.flusher_idle)
 		pthread_cond_signal(&journal.flush);
 	pthread_cond_broadcast(&journal.space);
+	changing_log_end(journal.end);
 }
 
 static void nap(long nsec)
@@ -960,6 +1002,8 @@ int journal_open(void)
 	}
 	err = lml_open();
 	if (!err)
+		err = changing_open();
+	if (!err)
 		err = recover();
 	if (!err)
 		err = openw_init();
@@ -973,6 +1017,11 @@ int journal_start(void)
 
 	if (!buf)
 		return -ENOMEM;
+	err = changing_start();
+	if (err) {
+		free(buf);
+		return err;
+	}
 	err = pthread_create(&journal.worker, NULL, worker, buf);
 	if (err) {
 		free(buf);
@@ -988,6 +1037,8 @@ int journal_start(void)
 /* Nothing is in flight any more: leave a clean, durable log. */
 void journal_stop(void)
 {
+	bool durable;
+
 	if (!journal.started)
 		return;
 	journal_drain();
@@ -998,8 +1049,9 @@ void journal_stop(void)
 	pthread_mutex_unlock(&journal.lock);
 	pthread_join(journal.worker, NULL);
 	pthread_join(journal.flusher, NULL);
+	durable = changing_stop() == 0;
 	pthread_mutex_lock(&journal.lock);
-	if (flush() == 0 && journal.tail == journal.head) {
+	if (flush() == 0 && journal.tail == journal.head && durable) {
 		lml_state_put(journal.tail, LML_S_CLEAN);
 		(void) fdatasync(journal.lml_fd);
 	}

@@ -63,6 +63,9 @@ static inline char *entry_intent(struct lml_entry *e)
 	return (char *) (e + 1);
 }
 
+void put_handle(struct lml_handle *d, const struct inode *i);
+/* Where the file system copies on write: not this file, which is still empty. */
+void nocow(int fd);
 uint32_t entry_crc(struct lml_entry *e, size_t intent_len);
 /* The state of both copies that counts; false: neither is sound. */
 bool lml_state_get(const struct lml_header *h, struct lml_state *ret_s);
@@ -83,5 +86,14 @@ void openw_recycle(void);
 
 /* Find the log's end and take in what the LML holds; leaves both empty. */
 int recover(void);
+/* Append a record; its number and the end follow. */
+int recover_append(struct kml_record *r, uint64_t seq);
+
+/* look.c: after the machine stopped */
+
+/* LOOK for one object, once. */
+int look_object(const struct kml_oid *oid);
+/* For all that the records from the last checkpoint on, and the set, name. */
+int look_all(void);
 
 #endif

@@ -46,22 +46,34 @@ void dir_unlock(uint64_t ino)
 	pthread_rwlock_unlock(&dirs[stripe(ino)]);
 }
 
-void dir_lock2(uint64_t a, uint64_t b)
+/* Two stripes in their order; lock is pthread_rwlock_wrlock or _rdlock. */
+static void lock2(pthread_rwlock_t *locks, uint64_t a, uint64_t b,
+		  int (*lock)(pthread_rwlock_t *l))
 {
 	unsigned int x = stripe(a), y = stripe(b);
 
-	pthread_rwlock_wrlock(&dirs[x < y ? x : y]);
+	lock(&locks[x < y ? x : y]);
 	if (x != y)
-		pthread_rwlock_wrlock(&dirs[x < y ? y : x]);
+		lock(&locks[x < y ? y : x]);
+}
+
+static void unlock2(pthread_rwlock_t *locks, uint64_t a, uint64_t b)
+{
+	unsigned int x = stripe(a), y = stripe(b);
+
+	pthread_rwlock_unlock(&locks[x]);
+	if (x != y)
+		pthread_rwlock_unlock(&locks[y]);
+}
+
+void dir_lock2(uint64_t a, uint64_t b)
+{
+	lock2(dirs, a, b, pthread_rwlock_wrlock);
 }
 
 void dir_unlock2(uint64_t a, uint64_t b)
 {
-	unsigned int x = stripe(a), y = stripe(b);
-
-	pthread_rwlock_unlock(&dirs[x]);
-	if (x != y)
-		pthread_rwlock_unlock(&dirs[y]);
+	unlock2(dirs, a, b);
 }
 
 static int by_number(const void *a, const void *b)
@@ -120,30 +132,25 @@ void file_unlock(uint64_t ino)
 
 void file_lock2_shared(uint64_t a, uint64_t b)
 {
-	unsigned int x = stripe(a), y = stripe(b);
-
-	pthread_rwlock_rdlock(&files[x < y ? x : y]);
-	if (x != y)
-		pthread_rwlock_rdlock(&files[x < y ? y : x]);
+	lock2(files, a, b, pthread_rwlock_rdlock);
 }
 
 void file_unlock2(uint64_t a, uint64_t b)
 {
-	unsigned int x = stripe(a), y = stripe(b);
-
-	pthread_rwlock_unlock(&files[x]);
-	if (x != y)
-		pthread_rwlock_unlock(&files[y]);
+	unlock2(files, a, b);
 }
 
 /*
  * Who opens a file for writing that REINT has just replaced gets ESTALE and is
  * sent by the kernel to look once more.  If REINT replaced it again meanwhile
- * the program would see the error; so REINT gives way for a moment.
+ * the program would see the error; so REINT waits until as many have come
+ * as were sent, or for a while, as some may have been killed on their way.
  */
-#define COMING_NSEC	20000000
+#define COMING_NSEC	1000000000LL
+#define COMING_NAP	1000000
 
-static _Atomic int64_t came;
+static _Atomic int64_t sent_at;
+static _Atomic unsigned int sent;
 
 static int64_t now_nsec(void)
 {
@@ -155,15 +162,25 @@ static int64_t now_nsec(void)
 
 void writer_comes(void)
 {
-	came = now_nsec();
+	sent_at = now_nsec();
+	sent++;
+}
+
+void writer_came(void)
+{
+	unsigned int n = sent;
+
+	while (n && !atomic_compare_exchange_weak(&sent, &n, n - 1))
+		;
 }
 
 void writer_wait(void)
 {
-	const struct timespec nap = { 0, COMING_NSEC / 4 };
+	const struct timespec nap = { 0, COMING_NAP };
 
-	while (came && now_nsec() - came < COMING_NSEC)
+	while (sent && now_nsec() - sent_at < COMING_NSEC)
 		nanosleep(&nap, NULL);
+	sent = 0;
 }
 
 /* What the thread is now.  The umask stays until another caller has another one. */

@@ -42,6 +42,7 @@ struct fs fs = {
 		.lml_mib = 8,
 		.close_mib = 64,
 		.close_sec = 30,
+		.checkpoint_sec = 30,
 		.threads = 16,
 	},
 	.root_fd = -1,
@@ -79,6 +80,8 @@ static const char usage_text[] =
 	"  --lml-size=MIB      size of a new lml (default 8)\n"
 	"  --close-after=MIB   log a long-open file after so much was written (64)\n"
 	"  --close-every=SEC   or after so long (30)\n"
+	"  --checkpoint-every=SEC  make tree and log durable so often while there are\n"
+	"                      changes (30)\n"
 	"  --threads=N         threads that serve requests (16)\n"
 	"  --foreground        stay in the foreground\n"
 	"  --debug             show requests on stderr; implies --foreground\n"
@@ -87,7 +90,8 @@ static const char usage_text[] =
 
 enum {
 	OPT_LOWER_FD = 256, OPT_LOWER, OPT_FILESET, OPT_MINOR, OPT_OPTIONS, OPT_FOREGROUND,
-	OPT_DEBUG, OPT_LML_SIZE, OPT_CLOSE_AFTER, OPT_CLOSE_EVERY, OPT_THREADS, OPT_FAULT,
+	OPT_DEBUG, OPT_LML_SIZE, OPT_CLOSE_AFTER, OPT_CLOSE_EVERY,
+	OPT_CHECKPOINT_EVERY, OPT_THREADS, OPT_FAULT,
 };
 
 static const struct option long_options[] = {
@@ -101,6 +105,7 @@ static const struct option long_options[] = {
 	{ "lml-size", required_argument, NULL, OPT_LML_SIZE },
 	{ "close-after", required_argument, NULL, OPT_CLOSE_AFTER },
 	{ "close-every", required_argument, NULL, OPT_CLOSE_EVERY },
+	{ "checkpoint-every", required_argument, NULL, OPT_CHECKPOINT_EVERY },
 	{ "threads", required_argument, NULL, OPT_THREADS },
 	{ "fault", required_argument, NULL, OPT_FAULT },
 	{ "help", no_argument, NULL, 'h' },
@@ -162,6 +167,9 @@ static void take_option(int c)
 		break;
 	case OPT_CLOSE_EVERY:
 		o->close_sec = number(optarg, 0, INT32_MAX);
+		break;
+	case OPT_CHECKPOINT_EVERY:
+		o->checkpoint_sec = number(optarg, 1, INT32_MAX);
 		break;
 	case OPT_THREADS:
 		o->threads = number(optarg, 1, THREADS_MAX);

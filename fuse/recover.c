@@ -13,6 +13,7 @@
  */
 #include <config.h>
 
+#include "changing.h"
 #include "journal.h"
 #include "reint.h"
 
@@ -32,8 +33,7 @@
 
 static char record_buf[KML_REC_MAX + 4096];
 
-/* Append one record; recno and end follow. */
-static int append(struct kml_record *r, uint64_t seq)
+int recover_append(struct kml_record *r, uint64_t seq)
 {
 	ssize_t n;
 	int err;
@@ -202,7 +202,7 @@ static int log_flight(struct flight *f)
 	if (f->flags & LML_F_NOLOG)
 		return 0;
 	f->r.flags |= KML_F_RECOVERED;
-	return append(&f->r, le64_to_cpu(f->e->seq));
+	return recover_append(&f->r, le64_to_cpu(f->e->seq));
 }
 
 /* Each operation: 0 or -errno */
@@ -435,17 +435,22 @@ static int in_flight(struct lml_entry *e, uint32_t len)
 	return err;
 }
 
-static int completed(struct lml_entry *e, uint32_t len)
+/* Its record, if record_len says that there is one; false: torn. */
+static bool record_of(struct lml_entry *e, uint32_t len, struct kml_record *ret_r)
 {
 	const uint32_t intent = le32_to_cpu(e->intent_len), n = le32_to_cpu(e->record_len);
+
+	return n == 0 || (intent <= len - sizeof(*e) && n <= len - sizeof(*e) - intent &&
+			  kml_decode(entry_intent(e) + intent, n, ret_r) == (ssize_t) n);
+}
+
+static int completed(struct lml_entry *e, uint32_t len)
+{
 	struct kml_record r;
 
-	if (n == 0)
-		return 0;
-	if (intent > len - sizeof(*e) || n > len - sizeof(*e) - intent ||
-	    kml_decode(entry_intent(e) + intent, n, &r) != (ssize_t) n)
+	if (!record_of(e, len, &r))
 		return in_flight(e, len);	/* a torn page: as if it were in flight */
-	return append(&r, le64_to_cpu(e->seq));
+	return le32_to_cpu(e->record_len) ? recover_append(&r, le64_to_cpu(e->seq)) : 0;
 }
 
 /* The entry at pos if it is the one due: its length, else 0. */
@@ -461,22 +466,72 @@ static uint32_t entry_at(uint64_t pos, uint64_t seq)
 	return len;
 }
 
-static int replay_ring(uint64_t pos, uint64_t seq, uint64_t logged)
+static int replay_entry(struct lml_entry *e, uint32_t len)
 {
+	switch (entry_state(e)) {
+	case LML_E_DONE:
+		return completed(e, len);
+	case LML_E_INTENT:
+		return in_flight(e, len);
+	default:
+		return 0;
+	}
+}
+
+/*
+ * After the machine stopped the ring's pages are of different ages: an entry that
+ * seems to be in flight may be done, and what depends on it may follow.  So
+ * the log ends before the first one that is not finished; look.c sees to all else.
+ */
+static bool ends_log(struct lml_entry *e, uint32_t len)
+{
+	struct kml_record r;
+
+	switch (entry_state(e)) {
+	case LML_E_DONE:
+		return !record_of(e, len, &r);
+	case LML_E_RESERVED:
+	case LML_E_INTENT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Then only a peer's change that may be half made is completed or undone, unlogged:
+ * there is one at a time, so no other one is behind it.
+ */
+static void redo_last(struct lml_entry *e, uint32_t len)
+{
+	if (!e || entry_state(e) != LML_E_INTENT)
+		return;
+	e->flags |= cpu_to_le32(LML_F_NOLOG);
+	(void) in_flight(e, len);
+}
+
+static int replay_ring(uint64_t pos, uint64_t seq, uint64_t logged, bool stopped)
+{
+	struct lml_entry *e, *last = NULL;
+	uint32_t len, last_len = 0;
 	uint64_t start = pos;
-	uint32_t len;
+	bool ended = false;
 	int err = 0;
 
 	while (!err && pos - start < journal.ring_size && (len = entry_at(pos, seq)) != 0) {
-		struct lml_entry *e = ring_entry(pos);
-
-		if (seq > logged && entry_state(e) == LML_E_DONE)
-			err = completed(e, len);
-		else if (seq > logged && entry_state(e) == LML_E_INTENT)
-			err = in_flight(e, len);
+		e = ring_entry(pos);
+		ended |= stopped && seq > logged && ends_log(e, len);
+		if (seq > logged && !ended)
+			err = replay_entry(e, len);
+		if (le32_to_cpu(e->flags) & LML_F_REINT) {
+			last = e;
+			last_len = len;
+		}
 		pos += len;
 		seq++;
 	}
+	if (!err && ended)
+		redo_last(last, last_len);
 	journal.head = pos;
 	journal.next_seq = seq;
 	return err;
@@ -510,7 +565,7 @@ static int close_record(const struct lml_openw *o, uint64_t seq)
 	if (fd < 0) {
 		/* its path was too long to keep, or has changed: someone has to look */
 		r.opcode = KML_RESYNC;
-		return append(&r, seq);
+		return recover_append(&r, seq);
 	}
 	err = fstatat(fd, "", &st, AT_EMPTY_PATH) ? -errno : 0;
 	close(fd);
@@ -519,7 +574,26 @@ static int close_record(const struct lml_openw *o, uint64_t seq)
 	r.has_attr = true;
 	attr_from_stat(&r.attr, &st);
 	r.attr.valid = KML_A_SIZE | KML_A_MTIME;
-	return append(&r, seq);
+	return recover_append(&r, seq);
+}
+
+/*
+ * When the machine stopped nothing more is known of it: the entry with its CLOSE
+ * may be behind the log's end, or its data not on the disk.
+ */
+static int look_openw(void)
+{
+	uint64_t k;
+	int err = 0;
+
+	for (k = 0; k < journal.n_openw && !err; k++) {
+		const struct lml_openw *o = &journal.openw[k];
+		const struct kml_oid oid = { le64_to_cpu(o->ino), le32_to_cpu(o->gen) };
+
+		if (le32_to_cpu(o->state) != LML_O_FREE)
+			err = look_object(&oid);
+	}
+	return err;
 }
 
 static int replay_openw(uint64_t seen)
@@ -594,7 +668,10 @@ static int start_anew(bool clean)
 	journal.durable_end = journal.end;
 	journal.durable_recno = journal.recno;
 	lml_state_put(journal.tail, 0);
-	return fdatasync(journal.lml_fd) ? -errno : 0;
+	if (fdatasync(journal.lml_fd) != 0)
+		return -errno;
+	/* last: until then it says that the ring cannot be trusted */
+	return changing_reset(journal.end);
 }
 
 int recover(void)
@@ -602,6 +679,7 @@ int recover(void)
 	struct lml_state s;
 	const bool have = lml_state_get(journal.header, &s);
 	const bool clean = !have || le32_to_cpu(s.flags) & LML_S_CLEAN;
+	const bool stopped = !clean && changing_other_boot();
 	uint64_t logged = 0;
 	int err;
 
@@ -613,12 +691,15 @@ int recover(void)
 		if (le64_to_cpu(s.tail) % LML_ALIGN)
 			err = -EBADMSG;
 		else
-			err = replay_ring(le64_to_cpu(s.tail), le64_to_cpu(s.seq), logged);
+			err = replay_ring(le64_to_cpu(s.tail), le64_to_cpu(s.seq), logged,
+					  stopped);
 	}
 	if (journal.next_seq <= logged)
 		journal.next_seq = logged + 1;
 	if (!err && have)
-		err = replay_openw(journal.next_seq);
+		err = stopped ? look_openw() : replay_openw(journal.next_seq);
+	if (!err && stopped)
+		err = look_all();
 	if (!err)
 		err = start_anew(clean);
 	if (!err)

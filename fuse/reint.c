@@ -112,11 +112,20 @@ static bool items_ok(const struct kml_record *r)
 	}
 }
 
+static bool known_op(const struct kml_record *r)
+{
+	return makes(r) || may_be_root(r) || needs_target(r) || r->opcode == KML_CLOSE ||
+	       r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
+}
+
 static bool entry_ok(const struct izo_reint_entry *head, const struct kml_record *r)
 {
 	const bool patch = le32_to_cpu(head->flags) & IZO_RE_PATCH;
+	const bool there = le32_to_cpu(head->flags) & IZO_RE_THERE;
 
-	if (!path_ok(&r->dir) || !file_ok(&r->file) || !items_ok(r))
+	if (!path_ok(&r->dir) || !file_ok(&r->file) || (there ? !known_op(r) : !items_ok(r)))
+		return false;
+	if (there && (patch || r->file.ptr || r->data.ptr))
 		return false;
 	if (!r->name.ptr && !(may_be_root(r) && r->dir.len == 1))
 		return false;
@@ -210,14 +219,18 @@ static bool first_is(const char *path, size_t len, const char *name)
 void place_clear(struct place *p)
 {
 	struct stat st;
+	uint32_t round;
 
 	if (!p->inode)
 		return;
 	if (p->mtime_due) {
 		dir_lock(p->inode->ino);
 		if (fstatat(p->fd, "", &st, AT_EMPTY_PATH) == 0 &&
-		    st.st_mtim.tv_sec == p->seen.tv_sec && st.st_mtim.tv_nsec == p->seen.tv_nsec)
+		    st.st_mtim.tv_sec == p->seen.tv_sec &&
+		    st.st_mtim.tv_nsec == p->seen.tv_nsec && changing_dir(p->inode, &round) == 0) {
 			set_mtime(p->fd, &p->mtime);
+			changing_leave(round);
+		}
 		dir_unlock(p->inode->ino);
 		forget_data(p->inode);
 	}
@@ -406,6 +419,11 @@ static bool due(struct place *p, const struct kml_time *t)
 	return true;
 }
 
+void entry_ptime_now(struct reint_entry *e)
+{
+	op_ptime(&e->op, e->run->place.fd, needs_target(&e->r) ? e->run->tplace.fd : -1);
+}
+
 void entry_ptime(struct reint_entry *e)
 {
 	struct place *p = &e->run->place, *t = &e->run->tplace;
@@ -413,7 +431,7 @@ void entry_ptime(struct reint_entry *e)
 	const bool one_dir = two && p->inode == t->inode;
 
 	if (!e->r.has_ptime) {
-		op_ptime(&e->op, p->fd, two ? t->fd : -1);
+		entry_ptime_now(e);
 		p->mtime_due = false;
 		if (two)
 			t->mtime_due = false;
@@ -586,6 +604,10 @@ static int reint_rename(struct reint_entry *e)
 		record_old(&e->op.r, &e->target);
 		other = losing(&e->target);
 	}
+	if (S_ISDIR(e->obj.st.st_mode))
+		e->op.moved = i;
+	if (e->r.flags & KML_F_EXCHANGE && S_ISDIR(e->target.st.st_mode))
+		e->op.exchanged = other;
 	err = op_begin(&e->op);
 	if (err)
 		goto out;
@@ -595,6 +617,10 @@ static int reint_rename(struct reint_entry *e)
 		goto out;
 	}
 	moved(e, i, other);
+	if (e->r.flags & KML_F_EXCHANGE && run->place.inode != run->tplace.inode) {
+		keep_mtime(e->obj.fd, &e->obj.st);
+		keep_mtime(e->target.fd, &e->target.st);
+	}
 	if (fstatat(e->obj.fd, "", &e->obj.st, AT_EMPTY_PATH) == 0)
 		entry_is(e, &e->obj.st, e->obj.gen);
 	if (e->target.exists)
@@ -636,6 +662,8 @@ static int reint_link(struct reint_entry *e)
 
 static int do_op(struct reint_entry *e)
 {
+	if (e->flags & IZO_RE_THERE)
+		return reint_there(e);
 	switch (e->r.opcode) {
 	case KML_CREATE:
 		return e->r.file.ptr ? reint_create_file(e) : reint_make(e);
@@ -721,8 +749,10 @@ static void tell_kernel(struct reint_entry *e)
 		/* waits for lookups on their way, so that there is an inode to tell */
 		forget_name(&run->place, e->name);
 		aliases_tell_kernel(e);
-		if (e->inode)
-			forget_data(e->inode);
+		/*
+		 * Of the inode nothing: what was written into it was told before
+		 * anybody could open it, and what was replaced is as it was.
+		 */
 		return;
 	case KML_RENAME:
 	case KML_LINK:
@@ -839,6 +869,8 @@ static int entry_run(struct reint_run *run, unsigned int index, const struct izo
 	found_clear(&e->target);
 	if (e->inode)
 		inode_unref(e->inode);
+	if (!run->log && !err)
+		result->recno = cpu_to_le64(e->op.seq);
 	free(e);
 	result->error = cpu_to_le32(-err);
 	return err;
@@ -872,17 +904,18 @@ static void move_last_rcvd(const struct izo_reint *head, uint64_t local_recno)
 		close(fd);
 }
 
-/* Numbers of the records, once the worker has given them. */
+/*
+ * Numbers of the records, once the worker has given them; and who reads the log finds
+ * everything that came before what was not logged.
+ */
 static uint64_t collect_recnos(const struct reint_run *run, struct izo_reint_result *results,
 			       uint32_t count)
 {
 	uint64_t last = 0;
 	uint32_t n;
 
-	if (!run->log)
-		return 0;
 	journal_drain();
-	for (n = 0; n < count; n++) {
+	for (n = 0; n < count && run->log; n++) {
 		results[n].recno = cpu_to_le64(run->recnos[n]);
 		if (run->recnos[n])
 			last = run->recnos[n];

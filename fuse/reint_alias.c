@@ -111,6 +111,21 @@ int aliases_lock(struct reint_entry *e, unsigned int **ret_stripes, unsigned int
 	return 0;
 }
 
+int aliases_dirs(struct reint_entry *e, struct inode ***ret_dirs)
+{
+	struct inode **dirs = calloc(e->n_aliases + 1, sizeof(*dirs));
+	unsigned int n;
+
+	if (!dirs)
+		return -ENOMEM;
+	for (n = 0; n < e->n_aliases; n++)
+		dirs[n] = e->aliases[n].place->inode;
+	e->op.also = dirs;
+	e->op.n_also = n;
+	*ret_dirs = dirs;
+	return 0;
+}
+
 static bool same_name(const struct place *p, const char *name, const struct alias *b)
 {
 	return p->inode == b->place->inode && strcmp(name, b->name) == 0;

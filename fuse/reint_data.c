@@ -286,6 +286,7 @@ static int data_first(int fd)
 static int put_in_place(struct reint_entry *e, int fd, const char *from, bool replaces)
 {
 	struct place *p = &e->run->place;
+	struct inode **also;
 	struct stat st, dir;
 	struct handle h;
 	uint32_t gen;
@@ -310,7 +311,11 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	e->op.r.xattrs_len = e->r.xattrs_len;
 	e->op.r.aliases = e->r.aliases;
 	e->op.r.aliases_len = replaces ? e->r.aliases_len : 0;
+	err = aliases_dirs(e, &also);
+	if (err)
+		return err;
 	err = op_begin(&e->op);
+	free(also);
 	if (err)
 		return err;
 	if (renameat2(fs.incoming_fd, from, p->fd, e->name, replaces ? 0 : RENAME_NOREPLACE) != 0) {
@@ -477,7 +482,7 @@ static int write_into(struct reint_entry *e, int file)
 	 * it is still on its way.  Where nobody has it open no page of it waits for an
 	 * answer from us, and this cannot block; the others are told of the size.
 	 */
-	e->inode->changed = true;
+	e->inode->changed++;
 	if (!session_is_open(e->inode))
 		forget_data(e->inode);
 	else

@@ -215,8 +215,9 @@ static bool due(const struct session *s)
 	return now.tv_sec - s->since.tv_sec >= (time_t) fs.opt.close_sec;
 }
 
-static int begin(struct inode *i, int fd, struct session *s)
+static int begin(struct inode *i, int fd, bool emptied, struct session *s)
 {
+	uint32_t round;
 	struct stat st;
 	int err = 0;
 
@@ -226,7 +227,11 @@ static int begin(struct inode *i, int fd, struct session *s)
 		err = -errno;
 	if (err)
 		return err;
+	err = changing_content(i, &st, emptied, &round);
+	if (err)
+		return err;
 	s->slot = openw_begin(i, st.st_size);
+	changing_leave(round);
 	if (s->slot < 0)
 		return s->slot;
 	begin_anew(s, &st);
@@ -235,7 +240,7 @@ static int begin(struct inode *i, int fd, struct session *s)
 	return 0;
 }
 
-static int change_locked(struct inode *i, int fd, uint64_t off, uint64_t len,
+static int change_locked(struct inode *i, int fd, uint64_t off, uint64_t len, bool emptied,
 			 struct change *ret_change)
 {
 	struct session *s = i->session;
@@ -247,7 +252,7 @@ static int change_locked(struct inode *i, int fd, uint64_t off, uint64_t len,
 			return -ENOMEM;
 	}
 	if (!s->dirty) {
-		err = begin(i, fd, s);
+		err = begin(i, fd, emptied, s);
 		if (err)
 			return err;
 	}
@@ -265,7 +270,7 @@ static void drop_unused(struct inode *i)
 		session_free(i);
 }
 
-int session_change(struct inode *i, int fd, uint64_t off, uint64_t len,
+int session_change(struct inode *i, int fd, uint64_t off, uint64_t len, bool emptied,
 		   struct change *ret_change)
 {
 	int err;
@@ -274,7 +279,7 @@ int session_change(struct inode *i, int fd, uint64_t off, uint64_t len,
 		return 0;
 	for (;;) {
 		pthread_mutex_lock(lock_of(i));
-		err = change_locked(i, fd, off, len, ret_change);
+		err = change_locked(i, fd, off, len, emptied, ret_change);
 		pthread_mutex_unlock(lock_of(i));
 		if (err != -EAGAIN)
 			return err;
@@ -361,7 +366,7 @@ void session_named(struct inode *i, fuse_req_t req, bool has_content)
 {
 	struct change change;
 
-	if (i->meta || !has_content || session_change(i, -1, 0, 0, &change) != 0)
+	if (i->meta || !has_content || session_change(i, -1, 0, 0, false, &change) != 0)
 		return;
 	pthread_mutex_lock(lock_of(i));
 	i->session->all = true;

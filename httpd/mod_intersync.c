@@ -56,9 +56,16 @@ static const char *take_option(cmd_parms *cmd, struct mis_fileset *f, const char
 	return NULL;
 }
 
+/*
+ * A child that is told to end at once leaves while its other threads still serve requests:
+ * what these use goes with the process.
+ */
+static int is_child;
+
 static apr_status_t free_gate(void *gate)
 {
-	gate_free(gate);
+	if (!is_child)
+		gate_free(gate);
 	return APR_SUCCESS;
 }
 
@@ -94,7 +101,8 @@ static const command_rec directives[] = {
 
 static apr_status_t drop_counters(void *unused)
 {
-	munmap(mis_counters, sizeof(*mis_counters));
+	if (!is_child)
+		munmap(mis_counters, sizeof(*mis_counters));
 	return APR_SUCCESS;
 }
 
@@ -115,6 +123,7 @@ static void child_init(apr_pool_t *pool, server_rec *s)
 	struct mis_config *c = ap_get_module_config(s->module_config, &intersync_module);
 	int i;
 
+	is_child = 1;
 	for (i = 0; i < c->filesets->nelts; i++) {
 		struct mis_fileset *f = APR_ARRAY_IDX(c->filesets, i, struct mis_fileset *);
 

@@ -38,16 +38,6 @@ static void reader_free(struct mis_reader *r)
 	free(r);
 }
 
-void mis_pool_free(struct mis_pool *p)
-{
-	if (!p)
-		return;
-	while (p->n_free)
-		reader_free(p->free[--p->n_free]);
-	pthread_mutex_destroy(&p->lock);
-	free(p);
-}
-
 static struct mis_reader *reader_new(const struct mis_fileset *f, GError **error)
 {
 	struct mis_reader *r = calloc(1, sizeof(*r));

@@ -37,7 +37,6 @@ struct mis_fileset {
 
 /* Kept readers of the state: one thread uses one at a time. */
 struct mis_pool *mis_pool_new(const struct mis_fileset *f);
-void mis_pool_free(struct mis_pool *p);
 
 struct mis_reader;
 /*

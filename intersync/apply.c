@@ -374,6 +374,12 @@ static gboolean apply_whole(Apply *a, GError **error)
 	return ok;
 }
 
+gboolean isd_makes(unsigned int opcode)
+{
+	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
+	       opcode == KML_MKNOD;
+}
+
 gboolean isd_state_apply(IsdState *s, const struct kml_record *r, gboolean is_server,
 			 GError **error)
 {

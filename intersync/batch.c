@@ -115,6 +115,21 @@ gboolean isd_result_is_fatal(const struct izo_reint_result *res, GError **error)
 	return TRUE;
 }
 
+/* What local programs did before this was done is in the state before this is. */
+static gboolean batch_follow(IsdClient *c, const struct izo_reint_result *res, GError **error)
+{
+	const IsdCore *core = c->core;
+	guint64 before = core->applied;
+
+	if (core->applied >= core->log_end)
+		return TRUE;
+	if (!isd_follow_seq(c->core, GUINT64_FROM_LE(res->recno), error))
+		return FALSE;
+	if (core->applied != before && c->push)
+		isd_push_kick(c->push);
+	return TRUE;
+}
+
 /* The results that are success, or those that are not. */
 static gboolean batch_take_some(IsdClient *c, GArray *items, const struct izo_reint_result *results,
 				gboolean success, GError **error)
@@ -125,6 +140,8 @@ static gboolean batch_take_some(IsdClient *c, GArray *items, const struct izo_re
 		if ((results[i].error == 0) != success)
 			continue;
 		isd_debug(ISD_D_REINT, "reint: %s", g_strerror(GUINT32_FROM_LE(results[i].error)));
+		if (success && !batch_follow(c, &results[i], error))
+			return FALSE;
 		if (!it->result(c, it->item, &results[i], error))
 			return FALSE;
 	}
@@ -132,8 +149,9 @@ static gboolean batch_take_some(IsdClient *c, GArray *items, const struct izo_re
 }
 
 /*
- * What was done is in the state before anything is decided about what was not: that may
- * take the own log in, with records of local programs about what was just made.
+ * What was done goes into the state in the order in which it was done, and local programs did
+ * what they did, before anything is decided about what was not: for that all of the own log
+ * may be taken in, with records about what was just made.
  */
 static gboolean batch_take(IsdClient *c, GArray *items, const struct izo_reint_result *results,
 			   GError **error)

@@ -207,6 +207,11 @@ int isd_local_dir(int root_fd, const char *path);
 /* What is at (parent, name) in the lower file system: 0 or -errno. */
 int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
 		   struct kml_oid *ret_oid);
+/*
+ * The row gets the number and change time of what is there: an earlier run may have changed it
+ * and not have said so.  Not if a local program did.  id 0: only the own log is taken in.
+ */
+gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error);
 /* Open a regular file there for reading, only if it is this inode. */
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid);
 /* rename(2) within a directory through the mount: logged.  0 or -errno. */
@@ -294,9 +299,9 @@ void isd_push_pulled(IsdPush *p);
  * Own renames of the object so far are not to be sent, but for `carrier` (0: none): the server's name
  * counts, or only where it ended.  What follows finds the object there wherever it is.
  */
-gboolean isd_push_void_renames(IsdClient *c, struct kml_oid oid, guint64 carrier, GError **error);
+gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error);
 /* The last own rename of the object that the server does not have; 0: there is none. */
-gboolean isd_push_last_rename(IsdClient *c, struct kml_oid oid, guint64 *ret_recno, GError **error);
+gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error);
 /* The object was called so in records that are not sent yet. */
 gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error);
 /* Where a removed object was, as long as the server does not know that it is. */

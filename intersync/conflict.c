@@ -115,8 +115,8 @@ static gboolean conflict_tell(IsdClient *c, IsdObject *o, gint64 parent, const c
 		       conflict_split(c, o, parent, name, ret_new_id, error);
 	if (!S_ISDIR(o->attr.mode) && o->attr.nlink > 1)
 		return TRUE;
-	return isd_push_last_rename(c, o->oid, &renamed, error) &&
-	       isd_push_void_renames(c, o->oid, renamed, error);
+	return isd_push_last_rename(c, o->id, &renamed, error) &&
+	       isd_push_void_renames(c, o->id, renamed, error);
 }
 
 gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,

@@ -54,6 +54,8 @@ typedef gboolean (*IsdRecordFunc)(IsdCore *core, const struct kml_record *r,
 				  guint64 offset, guint64 next, GError **error);
 /* On an error the state and core->applied are as at the last commit. */
 gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error);
+/* Only what has a SEQ up to this. */
+gboolean isd_follow_seq(IsdCore *core, guint64 seq, GError **error);
 
 /*
  * reint.c: build a REINT batch and send it.  One batch at a time per IsdReint.

@@ -19,6 +19,7 @@
 #define BUNDLE_OBJECTS	1024
 #define BUNDLE_BYTES	(4 * 1024 * 1024)
 #define FRAME_MAX	(1024 * 1024)
+#define WRITE_BACK	(8 * 1024 * 1024)	/* written at a time, of large files */
 #define FILE_OVERHEAD	8192	/* on the disk, of a small file: half a block, inode, name, log */
 
 struct bundle_ask {
@@ -58,7 +59,10 @@ typedef struct {
 	int		fd;
 	struct frame	frame;		/* as received */
 	guint		head_len;	/* bytes of it */
-	guint64		off, left;	/* of the frame's data */
+	guint64		off, left;	/* of the frame's data: written, to come */
+	guint8		*buf;		/* FRAME_MAX bytes */
+	gsize		buffered;	/* of the frame, at off */
+	guint64		written_back;	/* the disk was told to write what is before it */
 	guint64		need;		/* bytes that it takes on the disk */
 	guint64		promised;	/* of the client's room: what of that is to come */
 	gboolean	ended;
@@ -94,6 +98,7 @@ static void data_part_free(gpointer p)
 	if (part->fd >= 0)
 		close(part->fd);
 	part->job->c->promised -= part->promised;
+	g_free(part->buf);
 	g_clear_pointer(&part->asked, g_ptr_array_unref);
 	g_free(part);
 }
@@ -217,25 +222,62 @@ static void bundle_send(DataPart *part)
 
 /* --- streams --- */
 
+static gboolean stream_failed(DataPart *part, int err, GError **error)
+{
+	g_set_error(error, ISD_ERROR,
+		    err == ENOSPC || err == EDQUOT ? ISD_ERROR_NOSPC : ISD_ERROR_FAILED,
+		    "writing to incoming/%s: %s", part->content->file, g_strerror(err));
+	return FALSE;
+}
+
+/* What of the room was taken. */
+static void stream_took(DataPart *part, guint64 n)
+{
+	n = MIN(n, part->promised);
+	part->promised -= n;
+	part->job->c->promised -= n;
+}
+
+/*
+ * The disk works while the rest comes.  Otherwise the rename that puts a large file
+ * in its place waits for all of it.
+ */
+static void stream_write_back(DataPart *part)
+{
+	if (part->off - part->written_back < WRITE_BACK && part->off >= part->written_back)
+		return;
+	if (part->off > part->written_back)
+		sync_file_range(part->fd, part->written_back, part->off - part->written_back,
+				SYNC_FILE_RANGE_WRITE);
+	part->written_back = part->off;
+}
+
+/* libcurl hands out 16 KiB at a time, wherever they begin: whole frames are written. */
+static gboolean stream_flush(DataPart *part, GError **error)
+{
+	int err = pwrite_all(part->fd, part->buf, part->buffered, part->off);
+
+	if (err)
+		return stream_failed(part, -err, error);
+	part->off += part->buffered;
+	stream_took(part, part->buffered);
+	part->buffered = 0;
+	stream_write_back(part);
+	return TRUE;
+}
+
 static gboolean stream_write(DataPart *part, const guint8 **buf, gsize *len, GError **error)
 {
 	gsize n = MIN(part->left, (guint64)*len);
-	int err = pwrite_all(part->fd, *buf, n, part->off);
 
-	if (err) {
-		g_set_error(error, ISD_ERROR,
-			    err == -ENOSPC || err == -EDQUOT ? ISD_ERROR_NOSPC : ISD_ERROR_FAILED,
-			    "writing to incoming/%s: %s", part->content->file, g_strerror(-err));
-		return FALSE;
-	}
-	part->off += n;
+	if (!part->buf)
+		part->buf = g_malloc(FRAME_MAX);
+	memcpy(part->buf + part->buffered, *buf, n);
+	part->buffered += n;
 	part->left -= n;
 	*buf += n;
 	*len -= n;
-	n = MIN((guint64)n, part->promised);
-	part->promised -= n;
-	part->job->c->promised -= n;
-	return TRUE;
+	return part->left || stream_flush(part, error);
 }
 
 static gboolean stream_frame(DataPart *part, GError **error)
@@ -250,11 +292,7 @@ static gboolean stream_frame(DataPart *part, GError **error)
 		return TRUE;
 	part->ended = TRUE;
 	part->content->size = part->off;
-	if (ftruncate(part->fd, part->off) == 0)
-		return TRUE;
-	g_set_error(error, ISD_ERROR, errno == ENOSPC ? ISD_ERROR_NOSPC : ISD_ERROR_FAILED,
-		    "incoming/%s: %s", part->content->file, g_strerror(errno));
-	return FALSE;
+	return ftruncate(part->fd, part->off) == 0 || stream_failed(part, errno, error);
 }
 
 static gboolean stream_data(IsdRequest *r, const void *p, gsize len, gpointer data, GError **error)

@@ -59,12 +59,6 @@ static gboolean encode_number(Encode *e, struct kml_oid *oid, guint32 bit, GErro
 	return TRUE;
 }
 
-static gboolean makes(unsigned int opcode)
-{
-	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
-		opcode == KML_MKNOD;
-}
-
 /* Is there a record before this one that makes the object? */
 static gboolean is_being_made(Encode *e)
 {
@@ -241,7 +235,7 @@ static gboolean encode_name(Encode *e)
 
 	if (op != KML_RENAME && op != KML_UNLINK && op != KML_RMDIR)
 		return TRUE;
-	is_void = isd_push_is_void(e->p->c, e->r.obj, e->r.recno, &moved);
+	is_void = isd_push_is_void(e->p->c, e->o.id, e->r.recno, &moved);
 	if (moved) {
 		e->r.name = e->r.dir = (struct kml_str) { 0 };
 		e->r.parent = (struct kml_oid) { 0 };
@@ -262,7 +256,7 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 		return ENCODE_FAIL;
 	if (!encode_name(e))
 		return ENCODE_MOOT;
-	if (e->known && !makes(op->r.opcode) && !e->o.soid.ino && !is_being_made(e)) {
+	if (e->known && !isd_makes(op->r.opcode) && !e->o.soid.ino && !is_being_made(e)) {
 		if (op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR)
 			return ENCODE_MOOT;
 		if (!encode_as_new(e, &moot, error))
@@ -283,7 +277,7 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 
 static gboolean encode_numbers(Encode *e, GError **error)
 {
-	if (makes(e->r.opcode))
+	if (isd_makes(e->r.opcode))
 		e->r.ref_own |= KML_REF_OBJ;
 	else if (!encode_number(e, &e->r.obj, KML_REF_OBJ, error))
 		return FALSE;
@@ -315,7 +309,7 @@ EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **
 	guint at = body->len;
 	ssize_t len;
 
-	if (makes(po->op->r.opcode) && (res == ENCODE_LATER || res == ENCODE_MOOT)) {
+	if (isd_makes(po->op->r.opcode) && (res == ENCODE_LATER || res == ENCODE_MOOT)) {
 		/* what comes after it in the log needs it, whatever became of it */
 		po->bare = TRUE;
 		res = ENCODE_DONE;

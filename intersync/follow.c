@@ -45,8 +45,8 @@ static gboolean resync(IsdCore *core, struct kml_record *r, GError **error)
 	return TRUE;
 }
 
-/* 1: taken in; 0: there is no more; -1: error */
-static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
+/* 1: taken in; 0: there is no more up to seq; -1: error */
+static int one_record(IsdCore *core, guint64 seq, IsdRecordFunc each, GError **error)
 {
 	struct kml_record r;
 	guint64 at = core->applied;
@@ -55,7 +55,7 @@ static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
 
 	if (rc < 0)
 		bad_log(core, rc, error);
-	if (rc <= 0)
+	if (rc <= 0 || r.seq > seq)
 		return rc < 0 ? -1 : 0;
 	isd_debug(ISD_D_KML, "record %" G_GUINT64_FORMAT " %s", (guint64) r.recno,
 		  kml_opcode_name(r.opcode) ? kml_opcode_name(r.opcode) : "?");
@@ -74,13 +74,14 @@ static int one_record(IsdCore *core, IsdRecordFunc each, GError **error)
 }
 
 /* One transaction; *ret_more if there may be more behind it. */
-static gboolean one_batch(IsdCore *core, IsdRecordFunc each, gboolean *ret_more, GError **error)
+static gboolean one_batch(IsdCore *core, guint64 seq, IsdRecordFunc each, gboolean *ret_more,
+			  GError **error)
 {
 	guint64 before = core->applied;
 	int rc = 1;
 
 	for (guint i = 0; i < BATCH && rc > 0; i++)
-		rc = one_record(core, each, error);
+		rc = one_record(core, seq, each, error);
 	*ret_more = rc > 0;
 	if (rc < 0)
 		return FALSE;
@@ -88,7 +89,7 @@ static gboolean one_batch(IsdCore *core, IsdRecordFunc each, gboolean *ret_more,
 	       isd_state_set_u64(core->state, "local_offset", core->applied, error);
 }
 
-gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error)
+static gboolean follow(IsdCore *core, guint64 seq, IsdRecordFunc each, GError **error)
 {
 	gboolean more = TRUE;
 
@@ -100,7 +101,7 @@ gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error)
 
 		if (!isd_state_begin(core->state, error))
 			return FALSE;
-		if (!one_batch(core, each, &more, error)) {
+		if (!one_batch(core, seq, each, &more, error)) {
 			isd_state_rollback(core->state);
 			core->applied = before;
 			return FALSE;
@@ -112,4 +113,14 @@ gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error)
 		}
 	}
 	return TRUE;
+}
+
+gboolean isd_follow(IsdCore *core, IsdRecordFunc each, GError **error)
+{
+	return follow(core, G_MAXUINT64, each, error);
+}
+
+gboolean isd_follow_seq(IsdCore *core, guint64 seq, GError **error)
+{
+	return follow(core, seq, NULL, error);
 }

@@ -25,12 +25,6 @@ void isd_deed_clear(IsdDeed *d)
 	d->upload = -1;
 }
 
-gboolean isd_makes(unsigned int opcode)
-{
-	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
-	       opcode == KML_MKNOD;
-}
-
 /* Why, for those who debug. */
 static int stale(const char *why)
 {
@@ -373,23 +367,32 @@ static int judge_target(IsdJudge *j, const struct kml_record *r, const IsdName *
 	return err;
 }
 
+/* What RENAME and LINK have in common: the object, and what is at the new name. */
+static int use_both_names(IsdJudge *j, const struct kml_record *r, IsdDeed *d, IsdObject *o,
+			  IsdName *ret_there, gboolean *ret_found)
+{
+	guint64 version;
+	int err = use_object_named(j, r, d, o, &version);
+
+	if (!err)
+		err = r->tname.ptr ? use_tparent(j, r, d) : EUCLEAN;
+	if (!err)
+		err = look_up(j, d->tparent, r->tname, ret_there, ret_found);
+	d->guard = isd_guard_object(o, 0);
+	d->tguard = isd_guard_absent();
+	return err;
+}
+
 static int judge_rename(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 {
 	g_auto(IsdObject) o = { 0 };
 	g_auto(IsdName) n = { 0 };
 	gboolean found = FALSE;
-	guint64 version;
-	int err = use_object_named(j, r, d, &o, &version);
+	int err = use_both_names(j, r, d, &o, &n, &found);
 
-	if (!err)
-		err = r->tname.ptr ? use_tparent(j, r, d) : EUCLEAN;
-	if (!err)
-		err = look_up(j, d->tparent, r->tname, &n, &found);
 	if (err)
 		return err;
 	d->moves_dir = S_ISDIR(o.attr.mode) || (r->flags & KML_F_EXCHANGE);
-	d->guard = isd_guard_object(&o, 0);
-	d->tguard = isd_guard_absent();
 	d->is_so = found && n.id == d->obj && !r->name.ptr;
 	if (d->is_so)
 		return 0;
@@ -403,17 +406,10 @@ static int judge_link(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	g_auto(IsdObject) o = { 0 };
 	g_auto(IsdName) n = { 0 };
 	gboolean found = FALSE;
-	guint64 version;
-	int err = use_object_named(j, r, d, &o, &version);
+	int err = use_both_names(j, r, d, &o, &n, &found);
 
-	if (!err)
-		err = r->tname.ptr ? use_tparent(j, r, d) : EUCLEAN;
-	if (!err)
-		err = look_up(j, d->tparent, r->tname, &n, &found);
 	if (!err && (found || S_ISDIR(o.attr.mode)))
-		err = stale("the new name is taken");
-	d->guard = isd_guard_object(&o, 0);
-	d->tguard = isd_guard_absent();
+		return stale("the new name is taken");
 	return err;
 }
 

@@ -42,7 +42,4 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(IsdDeed, isd_deed_clear)
  */
 int isd_judge(IsdJudge *j, const struct kml_record *r, gboolean again, IsdDeed *ret);
 
-/* CREATE, MKDIR, SYMLINK, MKNOD */
-gboolean isd_makes(unsigned int opcode);
-
 #endif

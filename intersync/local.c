@@ -167,6 +167,34 @@ int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *r
 	return err;
 }
 
+gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	g_auto(IsdName) n = { 0 }, now = { 0 };
+	struct stat st = { 0 };
+	struct kml_oid oid = { 0 };
+	gboolean found, named = FALSE, there;
+
+	if (!id)
+		return isd_client_follow(c, TRUE, error);
+	if (!isd_state_a_name(c->state, id, &n, &named, error))
+		return FALSE;
+	/* looked at first, then everything local is logged, then decided */
+	there = named && isd_local_stat(c, n.parent, n.name, &st, &oid) == 0;
+	if (!isd_client_follow(c, TRUE, error) || !isd_state_by_id(c->state, id, &o, &found, error))
+		return FALSE;
+	if (!found || !there || (st.st_mode & S_IFMT) != (o.attr.mode & S_IFMT) ||
+	    isd_push_is_pending(c, o.oid, MAX(o.lcver, o.laver)))
+		return TRUE;
+	if (!isd_state_lookup(c->state, n.parent, n.name, &now, &found, error))
+		return FALSE;
+	if (!found || now.id != id)
+		return TRUE;
+	o.oid = oid;
+	o.attr.ctime = (struct kml_time) { st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
+	return isd_state_put_object(c->state, &o, error);
+}
+
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid)
 {
 	int dir = local_parent(c, c->core->root_fd, parent);

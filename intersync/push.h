@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Between push.c, which decides what of the own log is sent when, encode_push.c,
- * which says it as the server understands it, and upload.c, which sends large content.
+ * Between push.c, which decides what of the own log is sent when, the push_*.c, which
+ * know what was sent and what became of it, encode_push.c, which says it as the
+ * server understands it, and upload.c, which sends large content.
  */
 #ifndef ISD_PUSH_H
 #define ISD_PUSH_H
@@ -65,6 +66,46 @@ struct IsdPush {
 	char		*blocking;
 };
 
+/* Of POST reint, per record; little-endian. */
+struct push_answer {
+	guint64	recno, server_recno, ino;
+	guint32	gen, status;
+};
+
+/* --- push.c --- */
+
+void isd_push_go(IsdPush *p);
+/* Takes body over. */
+void isd_push_post(IsdPush *p, GByteArray *body, IsdFetchDone done);
+
+/* --- push_segment.c --- */
+
+void isd_segment_free(PushSegment *s);
+/* *ret_loaded: there is one more. */
+gboolean isd_segment_load(IsdPush *p, gboolean *ret_loaded, GError **error);
+/* What was being sent when this ended last. */
+gboolean isd_push_reload(IsdPush *p, GError **error);
+/* The position moves over the segments that are done. */
+gboolean isd_push_advance(IsdPush *p, GError **error);
+
+/* --- push_settle.c --- */
+
+PushOp *isd_push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guint *ret_index);
+gboolean isd_segment_op_done(IsdPush *p, PushSegment *s, guint index, GError **error);
+/* The server has it as its record server_recno, about the object soid. */
+gboolean isd_push_op_settled(IsdPush *p, PushSegment *s, guint index, struct kml_oid soid,
+			     guint64 server_recno, GError **error);
+
+/* --- push_ask.c --- */
+
+void isd_push_ask(IsdPush *p);
+
+/* --- push_pending.c --- */
+
+gboolean isd_push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno);
+/* It was removed here before the server said what it is called there. */
+gboolean isd_push_remember_gone(IsdClient *c, struct kml_oid oid, struct kml_oid soid,
+				GError **error);
 char *isd_push_key(struct kml_oid oid);
 /* The row of an own number, also one that the object had before. */
 gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolean *ret_found,
@@ -73,7 +114,7 @@ gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolea
 /* The server's number of an object that is no longer here; ino 0: unknown. */
 gboolean isd_push_gone(IsdClient *c, struct kml_oid oid, struct kml_oid *ret, GError **error);
 /* *ret_moved: the server may know the object by another name than this record says. */
-gboolean isd_push_is_void(IsdClient *c, struct kml_oid oid, guint64 recno, gboolean *ret_moved);
+gboolean isd_push_is_void(IsdClient *c, gint64 id, guint64 recno, gboolean *ret_moved);
 /* upload.c is done with it. */
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error);
 

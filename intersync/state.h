@@ -82,6 +82,9 @@ gboolean isd_state_set_u64(IsdState *s, const char *key, guint64 value, GError *
 gboolean isd_state_get_text(IsdState *s, const char *key, char **ret, GError **error);	/* NULL when unset */
 gboolean isd_state_set_text(IsdState *s, const char *key, const char *value, GError **error);
 
+/* Does the operation make an object? */
+gboolean isd_makes(unsigned int opcode);
+
 /*
  * Take one record of the own log into the view: names, objects, attributes,
  * xattrs, mtimes of the parents, versions (server: cver/aver/ver = recno,

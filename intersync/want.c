@@ -62,8 +62,8 @@ static const char client_schema[] =
 	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_alias(ino INTEGER, gen INTEGER, id INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
-	"CREATE TABLE IF NOT EXISTS client_void(ino INTEGER, gen INTEGER, upto INTEGER,"
-	" carrier INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_void(id INTEGER PRIMARY KEY, upto INTEGER,"
+	" carrier INTEGER);"
 	"CREATE TABLE IF NOT EXISTS client_gone(ino INTEGER, gen INTEGER, sino INTEGER,"
 	" sgen INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_was(sino INTEGER, sgen INTEGER, id INTEGER,"
@@ -468,7 +468,7 @@ static gboolean want_replaced(IsdClient *c, gpointer item, const struct izo_rein
 	if (isd_result_is_fatal(res, error))
 		return FALSE;
 	if (res->error)
-		return isd_client_follow(c, TRUE, error);
+		return isd_local_refresh(c, it->id, error);
 	it->w->files_done++;
 	it->w->bytes_done += it->size;
 	/* what was planned may be older than the row is now */

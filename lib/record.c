@@ -847,6 +847,7 @@ static const struct {
 	{ KML_SETXATTR,		"SETXATTR" },
 	{ KML_REMOVEXATTR,	"REMOVEXATTR" },
 	{ KML_RESYNC,		"RESYNC" },
+	{ KML_LOOK,		"LOOK" },
 	{ KML_CATALOG_END,	"CATALOG_END" },
 };
 

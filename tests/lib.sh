@@ -133,9 +133,21 @@ sub()
 	[ "$sub_failed" -eq 0 ]
 }
 
+# What sanitizers have written meanwhile (run-tests --sanitizers): each report is a
+# failure, and is shown once.
+reports()
+{
+	for reports_f in "$SANITIZER_REPORTS"/*.[0-9]*; do
+		[ -f "$reports_f" ] || continue
+		not_ok "no report of a sanitizer: ${reports_f##*/}" "$reports_f"
+		mv "$reports_f" "$SANITIZER_REPORTS/shown/"
+	done
+}
+
 # End of a script: the plan, and the exit status.
 done_testing()
 {
+	[ -z "$SANITIZER_REPORTS" ] || reports
 	echo "1..$tap_n"
 	tap_done=1
 	[ "$tap_failed" -eq 0 ]

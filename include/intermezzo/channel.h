@@ -98,12 +98,13 @@ struct izo_reint_entry {
 };
 
 #define IZO_RE_PATCH	0x0001	/* FILE holds only the record's RANGES */
+#define IZO_RE_THERE	0x0002	/* it is so already: only log it (needs IZO_REINT_F_LOG) */
 
 struct izo_reint_result {
 	__le32	error;		/* 0; ESTALE: a guard did not hold; ECANCELED: not tried; or another errno */
 	__le32	gen;
 	__le64	ino;		/* the object now; 0: absent */
-	__le64	recno;		/* its record here, with IZO_REINT_F_LOG */
+	__le64	recno;		/* its record here; without IZO_REINT_F_LOG the SEQ it comes behind */
 	__le64	ctime_sec;	/* the object's change time now */
 	__le32	ctime_nsec;
 	__le32	tgen;

@@ -51,6 +51,7 @@ enum kml_opcode {
 	KML_SETXATTR	= 15,
 	KML_REMOVEXATTR	= 16,
 	KML_RESYNC	= 32,	/* object may differ from the log: look at it */
+	KML_LOOK	= 34,	/* so it may here, after the machine stopped; not for peers */
 	KML_CATALOG_END	= 33,	/* last record of a catalog, never in a log */
 };
 

@@ -97,4 +97,34 @@ struct lml_entry {
 #define LML_F_NOLOG	0x0001	/* gets no record: from a peer, on a client */
 #define LML_F_REINT	0x0002	/* of a peer: completed or undone by recovery */
 
+/*
+ * The file "changing" beside the LML: directories and files that changed, or are
+ * about to, since tree and log were last made durable together.  A header in
+ * each of the first two blocks, the sound one with the higher serial counts; then slots.
+ */
+#define CHG_MAGIC		"IZOCHG\r\n"	/* 8 bytes, no NUL */
+#define CHG_VERSION		1
+#define CHG_BLOCK		4096
+
+struct chg_header {
+	__u8	magic[8];
+	__le32	version;
+	__le32	crc;		/* CRC-32C of this struct, this field zero */
+	__u8	replica_uuid[16];
+	__le64	epoch;		/* of the kml */
+	__le64	serial;
+	__u8	boot_id[16];	/* of the kernel that it was mounted with */
+	__le64	kml_offset;	/* the tree has all that the KML says before this */
+	__le32	slots;
+	__le32	pad;
+};
+
+struct chg_slot {
+	__le64	ino;		/* 0: free */
+	__le32	gen;
+	__le32	depth;		/* directories so far below a directory belong to it */
+	struct lml_handle handle;
+	__u8	pad[16];
+};
+
 #endif

@@ -1336,6 +1336,67 @@ TEST(reint_against_local_writer)
 	OK(done + stale > 0);
 }
 
+/*
+ * The tree is not as the log says, as after a power cut: changed below the file
+ * system.  What comes is logged, and the replay of the log is the tree.
+ */
+TEST(there_already)
+{
+	struct kml_record r;
+	struct izo_guard g, none = { 0 };
+	char to[8192], tdir[8192];
+	int fd;
+
+	if (!logged)
+		t_skip("only where it is logged");
+	t_write("lost", "x");
+	t_write("moved", "x");
+	t_write("changed", "old");
+	setup();
+	fd = Z(openat(lower, below("found"), O_CREAT | O_WRONLY, 0604));
+	EQ(write(fd, "12345", 5), 5);
+	Z(fsetxattr(fd, "user.a", "b", 1, 0));
+	Z(close(fd));
+	Z(symlinkat("text", lower, below("link")));
+	Z(mkdirat(lower, below("dir"), 0701));
+	r = record(KML_CREATE, "found");
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), 0);
+	r = record(KML_SYMLINK, "link");
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), 0);
+	r = record(KML_SYMLINK, "dir");
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), ESTALE);
+	r.opcode = KML_MKDIR;
+	g = guard("dir", INO);
+	EQ(one(&r, &g, NULL, IZO_RE_THERE), 0);
+
+	r = record(KML_UNLINK, "lost");
+	g = guard("lost", INO);
+	r.has_old = true;
+	r.old = (struct kml_oid){ le64toh(g.ino), le32toh(g.gen) };
+	r.old_attr.mode = S_IFREG | 0644;
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), ESTALE);
+	Z(unlinkat(lower, below("lost"), 0));
+	EQ(one(&r, &absent, NULL, IZO_RE_THERE), 0);
+
+	snprintf(to, sizeof(to), "%s", below("dir/to"));
+	snprintf(tdir, sizeof(tdir), "%s/dir", here);
+	Z(renameat(lower, below("moved"), lower, to));
+	r = record(KML_RENAME, "moved");
+	r.tdir = str(tdir);
+	r.tname = str("to");
+	EQ(one(&r, &absent, NULL, IZO_RE_THERE), 0);
+
+	fd = Z(openat(lower, below("changed"), O_WRONLY));
+	EQ(write(fd, "longer", 6), 6);
+	Z(fchmod(fd, 0611));
+	Z(fsetxattr(fd, "user.c", "d", 1, 0));
+	Z(close(fd));
+	r = record(KML_CLOSE, "changed");
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), 0);
+	r = record(KML_SETATTR, "changed");
+	EQ(one(&r, &none, NULL, IZO_RE_THERE), 0);
+}
+
 TEST(open_for_write_finds_the_new_version)
 {
 	struct kml_record r = record(KML_CLOSE, "f");

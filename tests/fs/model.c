@@ -165,6 +165,7 @@ static struct object *object_make(struct model *m, const struct kml_record *r)
 
 	o->oid = r->obj;
 	o->attr = r->attr;
+	o->ctime = r->attr.ctime;
 	if (r->link.ptr) {
 		o->link = zalloc(r->link.len + 1);
 		memcpy(o->link, r->link.ptr, r->link.len);
@@ -249,6 +250,8 @@ static bool apply_link(struct model *m, const struct kml_record *r)
 	if (model_entry(m, dir, r->tname.ptr, r->tname.len))
 		return fault(m, r, "the new name exists");
 	entry_make(m, dir, &r->tname, o);
+	if (r->has_attr)
+		o->ctime = r->attr.ctime;
 	return true;
 }
 
@@ -344,6 +347,8 @@ static bool apply_rename(struct model *m, const struct kml_record *r)
 		entry_drop(m, t);
 	entry_make(m, tdir, &r->tname, o);
 	entry_drop(m, e);
+	if (r->has_attr)
+		o->ctime = r->attr.ctime;
 	return true;
 }
 
@@ -361,6 +366,7 @@ static void take_attr(struct object *o, const struct kml_record *r)
 		o->attr.size = r->attr.size;
 	if (valid & KML_A_MTIME)
 		o->attr.mtime = r->attr.mtime;
+	o->ctime = r->attr.ctime;
 	o->unsure = false;
 }
 
@@ -411,8 +417,10 @@ static bool apply_xattr(struct model *m, const struct kml_record *r)
 		xattr_set(o, &name, &value);
 	else if (!xattr_remove(o, name.ptr, name.len))
 		return fault(m, r, "the object does not have that xattr");
-	if (r->has_attr)	/* an ACL is the mode, too */
+	if (r->has_attr) {	/* an ACL is the mode, too */
 		o->attr.mode = r->attr.mode;
+		o->ctime = r->attr.ctime;
+	}
 	return true;
 }
 
@@ -448,11 +456,19 @@ static bool apply_op(struct model *m, const struct kml_record *r)
 	case KML_REMOVEXATTR:
 		return apply_xattr(m, r);
 	case KML_RESYNC:
+	case KML_LOOK:
 		return apply_resync(m, r);
 	case KML_CATALOG_END:
 		return true;
 	}
 	return fault(m, r, "unknown operation");
+}
+
+void model_excuse(struct model *m)
+{
+	for (size_t i = 0; i < m->entry_size; i++)
+		for (struct entry *e = m->entries[i]; e; e = e->next)
+			e->obj->excused |= e->dir->unsure;
 }
 
 bool model_apply(struct model *m, const struct kml_record *r)

@@ -22,7 +22,13 @@ struct object {
 	struct kml_attrs attr;
 	unsigned int	names;		/* how many name it; the root has one */
 	unsigned int	children;
-	bool		unsure;		/* a RESYNC named it: attributes unknown */
+	bool		unsure;		/* RESYNC or LOOK named it: it may differ */
+	bool		excused;	/* one of its directories is unsure */
+	/* By the comparison: */
+	bool		walked;
+	bool		elsewhere;	/* a directory that may differ has another name of it */
+	unsigned int	nlink;		/* here */
+	struct kml_time	ctime;		/* after the last record that told it */
 	char		*link;
 	size_t		link_len;
 	struct xattr	*xattrs;
@@ -49,6 +55,8 @@ struct model {
 void model_init(struct model *m);
 /* Take a record in.  false: it does not fit, m->why says what is wrong. */
 bool model_apply(struct model *m, const struct kml_record *r);
+/* After all records: objects in a directory that LOOK named may differ, too. */
+void model_excuse(struct model *m);
 struct object *model_object(struct model *m, struct kml_oid oid);
 struct entry *model_entry(struct model *m, const struct object *dir,
 			  const char *name, size_t len);

@@ -447,6 +447,27 @@ TEST(rename_exchange)
 			    RENAME_EXCHANGE | RENAME_NOREPLACE));
 }
 
+/* What is in them has not changed, and the log's replay says so, too. */
+TEST(rename_exchange_directories)
+{
+	const struct timespec ts[2] = { { 5, 0 }, { 7, 8 } };
+	struct stat st;
+
+	Z(mkdir("a", 0755));
+	Z(mkdir("b", 0755));
+	Z(mkdir("a/x", 0755));
+	Z(mkdir("b/y", 0755));
+	Z(utimensat(AT_FDCWD, "a/x", ts, 0));
+	Z(utimensat(AT_FDCWD, "b/y", ts, 0));
+	Z(renameat2(AT_FDCWD, "a/x", AT_FDCWD, "b/y", RENAME_EXCHANGE));
+	st = t_stat("a/x");
+	EQ(st.st_mtim.tv_sec, 7);
+	EQ(st.st_mtim.tv_nsec, 8);
+	st = t_stat("b/y");
+	EQ(st.st_mtim.tv_sec, 7);
+	EQ(st.st_mtim.tv_nsec, 8);
+}
+
 TEST(rename_noreplace)
 {
 	t_write("a", "A");

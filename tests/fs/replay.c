@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * replay [--base=FILE] [--kml=FILE] [--no-sync] DIR: is the tree mounted at DIR
+ * replay [--base=FILE] [--kml=FILE] [--no-sync] [--content] DIR: is the tree mounted at DIR
  * what its log says?  Builds the tree in memory from the catalog "base" that
  * mkizofs left and the whole log, and compares names, types, modes, owners,
  * sizes, mtimes, hard links, symlinks, devices and xattrs with the tree.
  * Works over every implementation.  0 equal, 1 different, 2 trouble.
+ *
+ * After the machine stopped LOOK names what may differ: the attributes and
+ * content of that object; for a directory its names, what is new below them,
+ * and the attributes of what is in it, if its ctime is not the log's either.
+ *
+ * --content: files that have the xattr user.v consist of nothing but that byte.
  */
 #include <dirent.h>
 #include <err.h>
@@ -141,7 +147,7 @@ static void compare_link(const struct object *o, const char *name)
 		differ("symlink's text differs from the log");
 }
 
-static void compare_attr(const struct object *o, const struct stat *st)
+static void compare_attr(struct object *o, const struct stat *st)
 {
 	const struct kml_attrs *a = &o->attr;
 
@@ -156,16 +162,52 @@ static void compare_attr(const struct object *o, const struct stat *st)
 	    (uint64_t)st->st_mtim.tv_nsec != a->mtime.nsec)
 		differ("mtime %lld.%09ld, log %lld.%09u", (long long)st->st_mtim.tv_sec,
 		       st->st_mtim.tv_nsec, (long long)a->mtime.sec, a->mtime.nsec);
-	if (!S_ISDIR(st->st_mode) && st->st_nlink != o->names)
-		differ("%lu names, log %u", (unsigned long)st->st_nlink, o->names);
+	if (!S_ISDIR(st->st_mode))
+		o->nlink = st->st_nlink;
 	if ((S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) &&
 	    (major(st->st_rdev) != a->rdev_major || minor(st->st_rdev) != a->rdev_minor))
 		differ("device %u:%u, log %u:%u", major(st->st_rdev), minor(st->st_rdev),
 		       a->rdev_major, a->rdev_minor);
 }
 
+static bool check_content;
+
+static void compare_content(const char *name, const struct stat *st)
+{
+	static char buf[65536];
+	char v;
+	ssize_t n;
+	int fd;
+
+	if (!S_ISREG(st->st_mode) || lgetxattr(name, "user.v", &v, 1) != 1)
+		return;
+	fd = open(name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) {
+		differ("cannot be read: %s", strerror(errno));
+		return;
+	}
+	while ((n = read(fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++) {
+			if (buf[i] == v)
+				continue;
+			differ("byte %u in content that should be all %u",
+			       (unsigned char)buf[i], (unsigned char)v);
+			close(fd);
+			return;
+		}
+	}
+	close(fd);
+}
+
+/* A LOOK at its directory asks to look at it, and its ctime tells that it differs. */
+static bool may_differ(const struct object *o, const struct stat *st)
+{
+	return o->unsure || (o->excused && (st->st_ctim.tv_sec != o->ctime.sec ||
+					    (uint64_t)st->st_ctim.tv_nsec != o->ctime.nsec));
+}
+
 /* name in the current directory against what the model has there */
-static void compare_object(const struct object *o, const char *name,
+static void compare_object(struct object *o, const char *name,
 			   const struct stat *st)
 {
 	if (o->oid.ino != st->st_ino)
@@ -175,12 +217,14 @@ static void compare_object(const struct object *o, const char *name,
 		differ("type %o, log %o", st->st_mode & S_IFMT, o->attr.mode & S_IFMT);
 		return;
 	}
-	if (o->unsure)
+	if (may_differ(o, st))
 		return;
 	compare_attr(o, st);
 	compare_xattrs(o, name);
 	if (S_ISLNK(st->st_mode))
 		compare_link(o, name);
+	if (check_content)
+		compare_content(name, st);
 }
 
 static bool own_name(const char *name)
@@ -189,6 +233,46 @@ static bool own_name(const char *name)
 }
 
 static void walk(struct object *dir);
+
+static void walk_into(struct object *dir, const char *name)
+{
+	if (chdir(name))
+		err(2, "%s", name);
+	walk(dir);
+	if (chdir(".."))
+		err(2, "%s/..", name);
+}
+
+/*
+ * Another object than the log has at this name of a directory that may differ:
+ * new with all that is below, or known from elsewhere.
+ */
+static void visit_other(const char *name, const struct stat *st)
+{
+	struct kml_oid oid = { .ino = st->st_ino };
+	struct object *o;
+
+	if (inode_generation(AT_FDCWD, name, &oid.gen))
+		return;
+	o = model_object(&model, oid);
+	if (o)
+		o->elsewhere = true;
+	if (o && S_ISDIR(st->st_mode) && S_ISDIR(o->attr.mode))
+		walk_into(o, name);
+}
+
+static void visit_known(struct object *dir, struct entry *e, const char *name,
+			const struct stat *st)
+{
+	e->seen = true;
+	if (dir->unsure && e->obj->oid.ino != st->st_ino) {
+		visit_other(name, st);
+		return;
+	}
+	compare_object(e->obj, name, st);
+	if (S_ISDIR(st->st_mode) && S_ISDIR(e->obj->attr.mode))
+		walk_into(e->obj, name);
+}
 
 static void visit(struct object *dir, const char *name)
 {
@@ -201,21 +285,14 @@ static void visit(struct object *dir, const char *name)
 		memcpy(path + path_len, name, len);
 		path_len += len;
 	}
-	if (lstat(name, &st)) {
+	if (lstat(name, &st))
 		differ("%s", strerror(errno));
-	} else if (!e) {
+	else if (e)
+		visit_known(dir, e, name, &st);
+	else if (dir->unsure)
+		visit_other(name, &st);
+	else
 		differ("here, but not in the log");
-	} else {
-		e->seen = true;
-		compare_object(e->obj, name, &st);
-		if (S_ISDIR(st.st_mode) && S_ISDIR(e->obj->attr.mode)) {
-			if (chdir(name))
-				err(2, "%s", name);
-			walk(e->obj);
-			if (chdir(".."))
-				err(2, "%s/..", name);
-		}
-	}
 	path_len = cut;
 }
 
@@ -229,6 +306,7 @@ static void walk(struct object *dir)
 
 	if (!here)
 		err(2, "read directory");
+	dir->walked = true;
 	while (errno = 0, (d = readdir(here))) {
 		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") ||
 		    (dir == model.root && own_name(d->d_name)))
@@ -248,6 +326,17 @@ static void walk(struct object *dir)
 	free(names);
 }
 
+/* When it is known whether a directory that may differ has, or had, one of its names. */
+static void compare_links(void)
+{
+	path_len = 0;
+	for (size_t i = 0; i < model.object_size; i++)
+		for (const struct object *o = model.objects[i]; o; o = o->next)
+			if (o->nlink && o->nlink != o->names && !o->excused && !o->elsewhere)
+				differ("object %llu: %u names, log %u",
+				       (unsigned long long)o->oid.ino, o->nlink, o->names);
+}
+
 static void compare_tree(const char *dir)
 {
 	struct stat st;
@@ -258,9 +347,11 @@ static void compare_tree(const char *dir)
 		errx(1, "the catalog has no root");
 	compare_object(model.root, ".", &st);
 	walk(model.root);
+	compare_links();
 	for (size_t i = 0; i < model.entry_size; i++) {
 		for (struct entry *e = model.entries[i]; e; e = e->next) {
-			if (e->seen)
+			/* gone with its directory, whose own name may differ */
+			if (e->seen || e->dir->unsure || !e->dir->walked)
 				continue;
 			path_len = e->len < sizeof(path) ? e->len : 0;
 			memcpy(path, e->name, path_len);
@@ -297,6 +388,7 @@ int main(int argc, char **argv)
 		{ "base", required_argument, NULL, 'b' },
 		{ "kml", required_argument, NULL, 'k' },
 		{ "no-sync", no_argument, NULL, 'n' },
+		{ "content", no_argument, NULL, 'c' },
 		{ NULL }
 	};
 	char fset[64], *base = NULL, *kml = NULL;
@@ -310,11 +402,13 @@ int main(int argc, char **argv)
 			base = optarg;
 		else if (c == 'k')
 			kml = optarg;
+		else if (c == 'c')
+			check_content = true;
 		else
 			sync = false;
 	}
 	if (argc - optind != 1)
-		errx(2, "usage: replay [--base=FILE] [--kml=FILE] [--no-sync] DIR");
+		errx(2, "usage: replay [--base=FILE] [--kml=FILE] [--no-sync] [--content] DIR");
 	if (sync)
 		sync_log(argv[optind]);
 	if (!base || !kml) {
@@ -333,9 +427,10 @@ int main(int argc, char **argv)
 	model_init(&model);
 	load_base(base);
 	load_log(kml);
+	model_excuse(&model);
 	compare_tree(argv[optind]);
 	if (model.resyncs)
-		printf("%lu RESYNC records\n", model.resyncs);
+		printf("%lu RESYNC and LOOK records\n", model.resyncs);
 	if (differences)
 		printf("%lu differences\n", differences);
 	return differences ? 1 : 0;

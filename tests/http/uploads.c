@@ -90,6 +90,24 @@ static void refused(void)
 	request("DELETE", "incoming/x", "", 0, NULL);
 }
 
+/* Whether it fits is asked before anything is sent; what does not fit leaves nothing. */
+static void room(void)
+{
+	request("HEAD", "incoming/r?need=1000", "", 0, NULL);
+	check(a.status == 404, "HEAD of an upload that fits and is not there");
+	request("HEAD", "incoming/r?need=x", "", 0, NULL);
+	check(a.status == 400, "HEAD with a need that is no number");
+	put("incoming/r?offset=0", "data");
+	request("HEAD", "incoming/r?need=1000", "", 0, NULL);
+	check(a.status == 200, "HEAD of an upload that fits");
+	request("HEAD", "incoming/r?need=9000000000000000000", "", 0, NULL);
+	check(a.status == 507, "HEAD of an upload that does not fit");
+	length_is("r", 4);
+	put("incoming/r?offset=4&size=9223372036854775807", "more");
+	check_status(507, "an upload that does not fit");
+	length_is("r", -1);
+}
+
 static int connect_to_server(void)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *ai;
@@ -170,6 +188,7 @@ void test_uploads(void)
 {
 	whole();
 	refused();
+	room();
 	interrupted();
 	owners();
 }

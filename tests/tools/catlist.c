@@ -22,10 +22,12 @@ struct object {
 	struct kml_attrs attr;
 	unsigned int	xattrs;
 	char		*path;
+	struct object	*next;		/* in its chain */
 };
 
-static struct object *objects;
-static size_t n_objects;
+#define CHAINS	65536
+
+static struct object *chains[CHAINS], *last;
 
 static void die(uint64_t recno, const char *what)
 {
@@ -35,12 +37,11 @@ static void die(uint64_t recno, const char *what)
 
 static struct object *find(struct kml_oid oid)
 {
-	size_t i;
+	struct object *o = chains[oid.ino % CHAINS];
 
-	for (i = 0; i < n_objects; i++)
-		if (objects[i].oid.ino == oid.ino && objects[i].oid.gen == oid.gen)
-			return &objects[i];
-	return NULL;
+	while (o && (o->oid.ino != oid.ino || o->oid.gen != oid.gen))
+		o = o->next;
+	return o;
 }
 
 static char *path_below(const struct kml_record *r, struct kml_oid parent, struct kml_str name)
@@ -106,20 +107,20 @@ static void print(const struct kml_record *r, const struct object *o, const char
 
 static void on_object(const struct kml_record *r)
 {
-	struct object *o;
+	struct object **chain = &chains[r->obj.ino % CHAINS], *o;
 
 	if (find(r->obj))
 		die(r->recno, "describes an object for the second time");
-	objects = realloc(objects, (n_objects + 1) * sizeof(*objects));
-	if (!objects)
+	o = malloc(sizeof(*o));
+	if (!o)
 		die(r->recno, strerror(ENOMEM));
-	o = &objects[n_objects];
-	*o = (struct object) { .oid = r->obj, .attr = r->attr, .xattrs = count_xattrs(r) };
-	if (n_objects == 0 && !r->name.ptr)
+	*o = (struct object) { .oid = r->obj, .attr = r->attr, .xattrs = count_xattrs(r),
+			       .next = *chain };
+	if (!last && !r->name.ptr)
 		o->path = strdup("");
 	else
 		o->path = path_below(r, r->parent, r->name);
-	n_objects++;
+	*chain = last = o;
 	print(r, o, o->path);
 }
 
@@ -138,7 +139,7 @@ static void on_link(const struct kml_record *r)
 
 static void on_setxattr(const struct kml_record *r)
 {
-	struct object *o = n_objects ? &objects[n_objects - 1] : NULL;
+	struct object *o = last;
 
 	if (!o || o->oid.ino != r->obj.ino || count_xattrs(r) != 1)
 		die(r->recno, "SETXATTR does not follow its object");

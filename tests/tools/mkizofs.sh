@@ -5,7 +5,7 @@
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 need_root
-need_program "$MKIZOFS" mkfs.ext4 setfattr setfacl losetup
+need_program flock "$MKIZOFS" mkfs.ext4 setfattr setfacl losetup
 
 CATLIST=$TOP_BUILDDIR/tests/tools/catlist
 
@@ -207,6 +207,10 @@ if [ -x "$FUSE_IZO" ] && "$MOUNT_IZO" "$tree" "$tree"; then
 	fails "nor is it made over in the mounted fileset" 1 'is a mounted fileset' \
 		"$MKIZOFS" -f "$tree"
 	umount "$tree"
+	# its process still has to leave
+	for kml in "$tree"/.intermezzo/*/kml; do
+		flock -w 300 "$kml" true
+	done
 else
 	skip "nor is it made over in the mounted fileset" "intermezzo-fuse does not mount"
 fi

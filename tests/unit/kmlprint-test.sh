@@ -125,6 +125,7 @@ wait "$pid"
 point $? "following ends with the range"
 cmp "$dir/out" "$here/golden/brief" >"$dir/err" 2>&1
 point $? "and shows what comes"
+: >"$dir/out"
 "$kmlprint" --follow "$dir/log" >"$dir/out" 2>"$dir/err" &
 pid=$!
 # what is there is printed only after the log is open and watched

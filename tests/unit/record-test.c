@@ -311,7 +311,7 @@ static void opcodes(void)
 		if (name && kml_opcode_parse(name) == (int) i)
 			named++;
 	}
-	ok(named == 14, "14 operations have names that lead back");
+	ok(named == 15, "15 operations have names that lead back");
 	ok(kml_opcode_parse("rEnAmE") == KML_RENAME, "in any case");
 	ok(kml_opcode_parse("RENAM") == -1 && kml_opcode_parse("RENAMED") == -1 &&
 	   kml_opcode_parse("") == -1, "but whole");

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "last_rcvd.h"
@@ -208,6 +209,21 @@ static void stored_last_rcvd(void)
 	close(fd);
 }
 
+static void room(void)
+{
+	FILE *f = tmpfile();
+	struct statvfs st;
+	uint64_t bytes = 0, avail;
+
+	need(f && fstatvfs(fileno(f), &st) == 0, "no temporary file");
+	avail = (uint64_t)st.f_bavail * st.f_frsize;
+	ok(room_for_content(fileno(f), &bytes) == 0 && (bytes < avail || !avail),
+	   "content leaves a reserve: %llu of %llu", (unsigned long long)bytes,
+	   (unsigned long long)avail);
+	ok(room_for_content(-1, &bytes) == -EBADF, "room of no file");
+	fclose(f);
+}
+
 int main(void)
 {
 	srandom(tap_seed());
@@ -217,6 +233,7 @@ int main(void)
 	uuids();
 	whole_io();
 	generations();
+	room();
 	last_rcvd();
 	stored_last_rcvd();
 	return tap_done();

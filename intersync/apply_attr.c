@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* SETATTR, SETXATTR and REMOVEXATTR of the server's log. */
+#include "apply_pull.h"
+
+#include <sys/stat.h>
+
+/* What a record sets of the attributes; one about an ACL, the mode. */
+static guint32 attr_bits(const IsdObject *o, const IsdOp *op)
+{
+	const struct kml_record *r = &op->r;
+	guint32 bits = r->attr.valid & ~KML_A_SIZE;
+
+	if (!r->has_attr)
+		return 0;
+	if (r->opcode == KML_SETXATTR || r->opcode == KML_REMOVEXATTR)
+		return KML_A_MODE;
+	if (S_ISREG(o->attr.mode) && op->content)
+		bits &= ~KML_A_MTIME;	/* that of content which is still to come */
+	return bits;
+}
+
+static gboolean take_bits(IsdClient *c, IsdObject *o, const IsdOp *op, GError **error)
+{
+	guint32 bits = attr_bits(o, op);
+
+	isd_apply_take_attrs(o, &op->r.attr, bits);
+	return !(bits & KML_A_MTIME) || isd_want_mtime(c, o->id, op->r.attr.mtime, error);
+}
+
+static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_result *res,
+			  GError **error)
+{
+	IsdApply *it = item;
+	g_auto(IsdObject) o = { 0 };
+	const struct kml_record *r = &it->op->r;
+	struct kml_str name, value;
+	size_t pos = 0;
+	gboolean found;
+
+	if (res->error)
+		return isd_apply_again(it, res, error);
+	if (!isd_state_by_id(c->state, it->id, &o, &found, error))
+		return FALSE;
+	if (!found)
+		return TRUE;
+	o.attr.ctime = isd_result_ctime(res);
+	o.aver = r->recno;
+	if (!take_bits(c, &o, it->op, error) || !isd_state_put_object(c->state, &o, error))
+		return FALSE;
+	if (r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR)
+		return TRUE;
+	while (r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
+		if (!isd_state_set_xattr(c->state, o.id, name.ptr, name.len, value.ptr,
+					 r->opcode == KML_SETXATTR ? (gssize)value.len : -1, error))
+			return FALSE;
+	return TRUE;
+}
+
+/* What own records that the server has not seen will set anyhow stays. */
+static gboolean less_pending(IsdPull *p, IsdOp *op, const IsdObject *o, gboolean *ret_left,
+			     GError **error)
+{
+	g_autoptr(GHashTable) xattrs = NULL;
+	struct kml_record *r = &op->r;
+	struct kml_str name, value;
+	size_t pos = 0;
+	guint32 valid = 0;
+
+	*ret_left = TRUE;
+	if (isd_apply_pending_content(p, o) && S_ISREG(o->attr.mode))
+		r->attr.valid &= ~KML_A_MTIME;
+	if (isd_push_is_pending(p->c, o->oid, o->laver) &&
+	    !isd_push_pending_attrs(p->c, o->oid, &valid, &xattrs, error))
+		return FALSE;
+	if (r->opcode == KML_SETATTR) {
+		r->attr.valid &= ~valid;
+		*ret_left = r->attr.valid != 0;
+	} else if (xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value)) {
+		g_autofree char *text = isd_str(name);
+
+		*ret_left = !g_hash_table_contains(xattrs, text);
+	}
+	return TRUE;
+}
+
+static gboolean attr_wanted(IsdPull *p, const IsdOp *op, IsdObject *o, GError **error)
+{
+	const struct kml_record *r = &op->r;
+	struct kml_str name, value;
+	size_t pos = 0;
+
+	if (!take_bits(p->c, o, op, error))
+		return FALSE;
+	o->aver = r->recno;
+	while (r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
+		if (!isd_state_set_xattr(p->c->state, o->id, name.ptr, name.len, value.ptr,
+					 r->opcode == KML_SETXATTR ? (gssize)value.len : -1, error))
+			return FALSE;
+	return isd_state_put_object(p->c->state, o, error);
+}
+
+gboolean isd_apply_attr(IsdPull *p, IsdOp *op, guint tries, GError **error)
+{
+	struct kml_record *r = &op->r;
+	g_auto(IsdObject) o = { 0 };
+	g_auto(IsdName) n = { 0 };
+	g_auto(IsdPlace) at = { 0 };
+	struct izo_guard guard;
+	struct kml_record x = { .opcode = r->opcode, .has_attr = r->has_attr };
+	gboolean found, left;
+
+	if (!isd_apply_find_object(p, r, &o, &found, error))
+		return FALSE;
+	if (!found || o.aver >= r->recno)
+		return TRUE;
+	if (!o.oid.ino)
+		return attr_wanted(p, op, &o, error);
+	if (!less_pending(p, op, &o, &left, error))
+		return FALSE;
+	found = left;
+	if (found && o.id != ISD_ROOT_ID)
+		if (!isd_apply_find_name(p, &o, r->parent, r->name, &n, &found, error) ||
+		    (found && !isd_place_by_id(p->c, n.parent, &at, &found, error)))
+			return FALSE;
+	if (!found)
+		return TRUE;
+	if (r->opcode == KML_SETATTR)
+		return isd_apply_queue_attrs(p, op, &o, &at, n.name,
+					     r->attr.valid & ~KML_A_SIZE, tries, error);
+	x.attr = r->attr;
+	x.obj = o.oid;
+	x.xattrs = r->xattrs;
+	x.xattrs_len = r->xattrs_len;
+	if (n.name)
+		isd_place_source(&x, &at, n.name);
+	else
+		x.dir = (struct kml_str) { "/", 1 };
+	guard = isd_guard_object(&o, 0);
+	return isd_apply_queue(p, &x, &guard, NULL, 0, attr_done,
+			       isd_apply_item_new(p, op, tries, o.id), error);
+}
+
+gboolean isd_apply_queue_attrs(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdPlace *at,
+			       const char *name, guint32 valid, guint tries, GError **error)
+{
+	struct izo_guard guard = isd_guard_object(o, 0);
+	struct kml_record r = {
+		.opcode = KML_SETATTR, .obj = o->oid, .attr = op->r.attr, .has_attr = true,
+	};
+
+	if (name)
+		isd_place_source(&r, at, name);
+	else
+		r.dir = (struct kml_str) { "/", 1 };
+	r.attr.valid = valid;
+	if (S_ISLNK(o->attr.mode))
+		r.attr.valid &= ~KML_A_MODE;
+	return isd_apply_queue(p, &r, &guard, NULL, 0, attr_done,
+			       isd_apply_item_new(p, op, tries, o->id), error);
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What is known of own records that the server does not have yet: which are covered by others,
+ * which renames are not to be sent, what the objects were called.  The pull asks here
+ * before it changes anything.
+ */
+#include "push.h"
+
+#include <string.h>
+
+char *isd_push_key(struct kml_oid oid)
+{
+	return g_strdup_printf("%" G_GUINT64_FORMAT ".%u", (guint64)oid.ino, oid.gen);
+}
+
+gboolean isd_push_find(IsdClient *c, struct kml_oid oid, IsdObject *ret, gboolean *ret_found,
+		       GError **error)
+{
+	sqlite3_stmt *st;
+	gint64 id;
+	int rc;
+
+	if (!isd_state_by_oid(c->state, oid, ret, ret_found, error) || *ret_found)
+		return !error || !*error;
+	rc = isd_sql_row(c->state, error, &st, "SELECT id FROM client_alias WHERE ino = ? AND"
+			 " gen = ?", "iu", (gint64)oid.ino, oid.gen);
+	if (rc <= 0)
+		return rc == 0;
+	id = sqlite3_column_int64(st, 0);
+	sqlite3_reset(st);
+	return isd_state_by_id(c->state, id, ret, ret_found, error);
+}
+
+gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error)
+{
+	if (!was.ino || c->push_recno >= c->core->log_recno)
+		return TRUE;
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_alias VALUES(?, ?, ?)",
+			   "iui", (gint64)was.ino, was.gen, id);
+}
+
+/* --- what is covered, what is pending --- */
+
+gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 carrier,
+			GError **error)
+{
+	return isd_sql_run(c->state, error,
+			   "INSERT OR REPLACE INTO client_cover VALUES(?, ?, ?, ?)", "iuii",
+			   (gint64)oid.ino, oid.gen, (gint64)upto, (gint64)carrier);
+}
+
+gboolean isd_push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
+{
+	sqlite3_stmt *st;
+	gboolean covered;
+
+	if (isd_sql_row(c->state, NULL, &st, "SELECT upto, carrier FROM client_cover"
+			" WHERE ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen) <= 0)
+		return FALSE;
+	covered = recno <= (guint64)sqlite3_column_int64(st, 0) &&
+		recno != (guint64)sqlite3_column_int64(st, 1);
+	sqlite3_reset(st);
+	return covered;
+}
+
+gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error)
+{
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?)",
+			   "iii", id, (gint64)c->core->log_recno, (gint64)carrier);
+}
+
+gboolean isd_push_is_void(IsdClient *c, gint64 id, guint64 recno, gboolean *ret_moved)
+{
+	sqlite3_stmt *st;
+	gboolean is;
+
+	*ret_moved = isd_sql_row(c->state, NULL, &st, "SELECT upto, carrier FROM client_void"
+				 " WHERE id = ?", "i", id) > 0;
+	if (!*ret_moved)
+		return FALSE;
+	is = recno <= (guint64)sqlite3_column_int64(st, 0) &&
+		recno != (guint64)sqlite3_column_int64(st, 1);
+	sqlite3_reset(st);
+	return is;
+}
+
+static gboolean push_is_settled(IsdClient *c, guint64 recno)
+{
+	gint64 key = recno;
+
+	return recno <= c->push_recno ||
+		(c->push && g_hash_table_contains(c->push->settled, &key));
+}
+
+gboolean isd_push_is_pending(IsdClient *c, struct kml_oid oid, guint64 own_recno)
+{
+	return own_recno && !push_is_settled(c, own_recno) && !isd_push_is_covered(c, oid, own_recno);
+}
+
+gboolean isd_push_gone(IsdClient *c, struct kml_oid oid, struct kml_oid *ret, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(c->state, error, &st, "SELECT sino, sgen FROM client_gone WHERE"
+			     " ino = ? AND gen = ?", "iu", (gint64)oid.ino, oid.gen);
+
+	*ret = (struct kml_oid) { 0 };
+	if (rc > 0) {
+		ret->ino = sqlite3_column_int64(st, 0);
+		ret->gen = sqlite3_column_int64(st, 1);
+		sqlite3_reset(st);
+	}
+	return rc >= 0;
+}
+
+/* It was removed here before the server said what it is called there. */
+gboolean isd_push_remember_gone(IsdClient *c, struct kml_oid oid, struct kml_oid soid,
+				GError **error)
+{
+	return !soid.ino || isd_sql_run(c->state, error,
+					"INSERT OR REPLACE INTO client_gone VALUES(?, ?, ?, ?)",
+					"iuiu", (gint64)oid.ino, oid.gen, (gint64)soid.ino,
+					soid.gen);
+}
+
+/* Calls each with the records of the own log that the server has not taken in yet. */
+typedef gboolean (*PendingFunc)(IsdClient *c, const struct kml_record *r, gpointer data);
+
+static gboolean push_each_pending(IsdClient *c, PendingFunc each, gpointer data, GError **error)
+{
+	guint64 at = MAX(c->push_offset, (guint64)KML_HEADER_SIZE);
+
+	while (at < c->core->applied) {
+		struct kml_record r;
+		uint64_t next;
+		int rc = klog_read(c->core->log, at, &r, &next);
+
+		if (rc < 0) {
+			g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "the own log: %s",
+				    g_strerror(-rc));
+			return FALSE;
+		}
+		if (rc == 0)
+			break;
+		if (!push_is_settled(c, r.recno) && !each(c, &r, data))
+			break;
+		at = next;
+	}
+	return TRUE;
+}
+
+typedef struct {
+	struct kml_oid	oid;
+	guint32		valid;
+	GHashTable	*xattrs;
+	IsdName		name;
+	gboolean	found;
+	gint64		id;
+	guint64		recno;
+} Pending;
+
+static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	struct kml_str name, value;
+	size_t pos = 0;
+
+	if (!isd_oid_equal(r->obj, w->oid) || isd_push_is_covered(c, r->obj, r->recno))
+		return TRUE;
+	if (r->opcode == KML_SETATTR && r->has_attr)
+		w->valid |= r->attr.valid ? r->attr.valid : ~0U;
+	if (isd_makes(r->opcode))
+		w->valid = ~0U;
+	if (r->opcode == KML_SETXATTR || r->opcode == KML_REMOVEXATTR)
+		while (kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
+			g_hash_table_add(w->xattrs, isd_str(name));
+	return TRUE;
+}
+
+gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
+				GHashTable **ret_xattrs, GError **error)
+{
+	Pending w = { .oid = oid };
+
+	w.xattrs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	*ret_xattrs = w.xattrs;
+	if (!push_each_pending(c, pending_attr, &w, error))
+		return FALSE;
+	*ret_valid = w.valid;
+	return TRUE;
+}
+
+static gboolean pending_removal(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	gboolean removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
+	g_auto(IsdObject) dir = { 0 };
+	gboolean found;
+
+	if (!removes || !isd_oid_equal(r->obj, w->oid))
+		return TRUE;
+	if (!isd_push_find(c, r->parent, &dir, &found, NULL) || !found)
+		return FALSE;
+	w->name.parent = dir.id;
+	w->name.name = isd_str(r->name);
+	w->found = TRUE;
+	return FALSE;
+}
+
+gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, gboolean *ret_found,
+			       GError **error)
+{
+	Pending w = { .oid = oid };
+
+	if (!push_each_pending(c, pending_removal, &w, error))
+		return FALSE;
+	*ret = w.name;
+	*ret_found = w.found;
+	return TRUE;
+}
+
+static gboolean pending_rename(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (r->opcode == KML_RENAME && isd_push_find(c, r->obj, &o, &found, NULL) && found &&
+	    o.id == w->id)
+		w->recno = r->recno;
+	return TRUE;
+}
+
+gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error)
+{
+	Pending w = { .id = id };
+	gboolean ok = push_each_pending(c, pending_rename, &w, error);
+
+	*ret_recno = w.recno;
+	return ok;
+}
