@@ -190,6 +190,7 @@ run_at_exit()
 	trap '' INT TERM HUP
 	if [ -z "$tap_done" ]; then
 		echo "# ended early"
+		[ -z "$SANITIZER_REPORTS" ] || reports
 		[ "$tap_status" -ne 0 ] || tap_status=1
 	fi
 	# in this shell, so that the commands see what the script knows
