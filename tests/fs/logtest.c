@@ -675,6 +675,20 @@ TEST(log_ranges_of_write)
 	STR(rec[0].name, "f");
 }
 
+/* Across pages, and larger than one request of any file system. */
+TEST(log_ranges_of_large_writes)
+{
+	static char buf[3 << 20];
+	int fd = old_file(O_WRONLY);
+
+	EQ(pwrite(fd, buf, 20001, 12345), 20001);
+	EQ(pwrite(fd, buf, sizeof(buf), 100000), sizeof(buf));
+	Z(close(fd));
+	LOG("CLOSE");
+	RANGES(&rec[0], "12345+20001 100000+3145728");
+	EQ(rec[0].attr.size, 100000 + sizeof(buf));
+}
+
 TEST(log_ranges_of_append)
 {
 	int fd = old_file(O_WRONLY | O_APPEND);
