@@ -120,7 +120,9 @@ static gboolean data_finish(gpointer p)
 	IsdDataJob *job = p;
 
 	job->idle = 0;
-	job->done(job, job->error, job->data);
+	/* one part may end while others are still being started */
+	if (!g_hash_table_size(job->parts))
+		job->done(job, job->error, job->data);
 	return G_SOURCE_REMOVE;
 }
 
@@ -504,14 +506,18 @@ static gboolean data_stream(IsdDataJob *job, IsdContent *t, GError **error)
 
 /* --- jobs --- */
 
-/* What a bundle brings is in memory, and then has to find room on the disk. */
-static gboolean data_bundle_fits(IsdDataJob *job, IsdContent *t)
+/*
+ * What a bundle brings is in memory, and then has to find room on the disk.  *room is
+ * asked for once and not for each of thousands.
+ */
+static gboolean data_bundle_fits(IsdDataJob *job, IsdContent *t, guint64 *room)
 {
 	guint64 need = t->size + FILE_OVERHEAD;
 
-	if (need <= isd_space_room(job->c)) {
+	if (need <= *room) {
 		job->promised += need;
 		job->c->promised += need;
+		*room -= need;
 		return TRUE;
 	}
 	t->status = ISD_CONTENT_FULL;
@@ -522,7 +528,7 @@ static gboolean data_bundle_fits(IsdDataJob *job, IsdContent *t)
 static void data_split(IsdDataJob *job)
 {
 	DataPart *bundle = NULL;
-	guint64 bytes = 0;
+	guint64 bytes = 0, room = isd_space_room(job->c);
 
 	for (guint i = 0; i < job->contents->len && !job->error; i++) {
 		IsdContent *t = g_ptr_array_index(job->contents, i);
@@ -531,9 +537,10 @@ static void data_split(IsdDataJob *job)
 			continue;	/* nothing to fetch */
 		if (t->ranges || t->size > ISD_SMALL_MAX) {
 			data_stream(job, t, &job->error);
+			room = isd_space_room(job->c);
 			continue;
 		}
-		if (!data_bundle_fits(job, t))
+		if (!data_bundle_fits(job, t, &room))
 			continue;
 		if (bundle && (bundle->asked->len == BUNDLE_OBJECTS ||
 			       bytes + t->size > BUNDLE_BYTES)) {

@@ -3,6 +3,7 @@
 #include "fixture.h"
 
 #include <fcntl.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -449,6 +450,57 @@ static void test_transactions(void)
 }
 
 /* A reader sees one position of the log, and nothing that is not committed. */
+static void limit_pages(Fixture *f, gint64 pages)
+{
+	g_autofree char *sql = g_strdup_printf("PRAGMA max_page_count = %" G_GINT64_FORMAT, pages);
+
+	g_assert_cmpint(sqlite3_exec(isd_state_db(f->s), sql, NULL, NULL, NULL), ==, SQLITE_OK);
+}
+
+/* Objects from `first` on in one transaction, until one does not fit. */
+static gboolean fill(Fixture *f, guint64 first, guint n, GError **error)
+{
+	if (!isd_state_begin(f->s, error))
+		return FALSE;
+	for (guint i = 0; i < n; i++) {
+		g_autofree char *name = g_strdup_printf("%0200" G_GUINT64_FORMAT, first + i);
+		struct kml_record r = rec(f, KML_CREATE, first + i, f->root, name);
+
+		if (!isd_state_apply(f->s, &r, TRUE, error)) {
+			isd_state_rollback(f->s);
+			return FALSE;
+		}
+	}
+	return isd_state_commit(f->s, error);
+}
+
+/* A full disk: the error says so, nothing of it stays, and it goes on when there is room. */
+static void test_full(void)
+{
+	Fixture f;
+	guint64 recno;
+
+	fixture_set_up(&f);
+	make(&f, KML_CREATE, 100, f.root, "before");
+	recno = f.recno;
+	limit_pages(&f, 1);		/* as many as there are */
+	for (int i = 0; i < 2; i++) {
+		g_autoptr(GError) error = NULL;
+
+		f.recno = recno;
+		g_assert_false(fill(&f, 1000, 5000, &error));
+		g_assert_error(error, ISD_ERROR, ISD_ERROR_NOSPC);
+		g_assert_true(is_there(&f, 100));
+		g_assert_false(is_there(&f, 1000));
+	}
+	limit_pages(&f, 1000000);
+	f.recno = recno;
+	assert_ok(fill(&f, 1000, 5000, E));
+	fixture_reopen(&f);
+	g_assert_true(is_there(&f, 100) && is_there(&f, 1000) && is_there(&f, 5999));
+	fixture_tear_down(&f);
+}
+
 static void test_reader(void)
 {
 	Fixture f;
@@ -569,6 +621,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/state/client", test_client);
 	g_test_add_func("/state/origin", test_origin);
 	g_test_add_func("/state/transactions", test_transactions);
+	g_test_add_func("/state/full", test_full);
 	g_test_add_func("/state/reader", test_reader);
 	g_test_add_func("/state/list", test_list);
 	g_test_add_func("/state/base", test_base);
