@@ -178,7 +178,7 @@ int izo_update_time(struct inode *inode, enum fs_update_time type, unsigned int 
 	return 0;
 }
 #else
-int izo_update_time(struct inode *inode, int flags)
+int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS int flags)
 {
 	if (flags & S_ATIME)
 		touch_lower(inode);

@@ -224,8 +224,7 @@ static int tmpfile_lower(struct inode *dir, struct file *file, umode_t mode)
 	fput(real);
 	if (IS_ERR(inode))
 		return PTR_ERR(inode);
-	d_mark_tmpfile(file, inode);
-	d_instantiate(file->f_path.dentry, inode);
+	izo_d_tmpfile(file, inode);
 	return 0;
 }
 
@@ -598,9 +597,7 @@ const struct inode_operations izo_dir_iops = {
 	.setattr	= izo_setattr,
 	.update_time	= izo_update_time,
 	.listxattr	= izo_listxattr,
-	.get_inode_acl	= izo_get_inode_acl,
-	.get_acl	= izo_get_acl,
-	.set_acl	= izo_set_acl,
+	IZO_ACL_IOPS,
 	.fileattr_get	= izo_fileattr_get,
 	.fileattr_set	= izo_fileattr_set,
 	.fiemap		= izo_fiemap,

@@ -8,8 +8,8 @@
 
 static int izo_encode_fh(struct inode *inode, __u32 *fh, int *max_len, struct inode *parent)
 {
-	return exportfs_encode_inode_fh(izo_lower_inode(inode), (struct fid *)fh, max_len,
-					parent ? izo_lower_inode(parent) : NULL, 0);
+	return izo_encode_inode_fh(izo_lower_inode(inode), (struct fid *)fh, max_len,
+				   parent ? izo_lower_inode(parent) : NULL);
 }
 
 static int any_alias(void *context, struct dentry *dentry)
@@ -30,7 +30,7 @@ struct dentry *izo_decode_handle(struct izo_sb *sbi, void *fid, int words, int t
 {
 	struct dentry *lower;
 
-	lower = exportfs_decode_fh_raw(sbi->lower_mnt, fid, words, type, 0, any_alias, NULL);
+	lower = izo_decode_fh_raw(sbi->lower_mnt, fid, words, type, any_alias);
 	if (!IS_ERR_OR_NULL(lower) && !inside(sbi, lower)) {
 		dput(lower);
 		return ERR_PTR(-ESTALE);

@@ -4,7 +4,6 @@
  */
 #include "journal.h"
 
-#include <linux/backing-file.h>
 #include <linux/falloc.h>
 #include <linux/file.h>
 #include <linux/splice.h>
@@ -359,9 +358,7 @@ const struct inode_operations izo_file_iops = {
 	.setattr	= izo_setattr,
 	.update_time	= izo_update_time,
 	.listxattr	= izo_listxattr,
-	.get_inode_acl	= izo_get_inode_acl,
-	.get_acl	= izo_get_acl,
-	.set_acl	= izo_set_acl,
+	IZO_ACL_IOPS,
 	.fileattr_get	= izo_fileattr_get,
 	.fileattr_set	= izo_fileattr_set,
 	.fiemap		= izo_fiemap,
@@ -380,9 +377,7 @@ const struct inode_operations izo_special_iops = {
 	.setattr	= izo_setattr,
 	.update_time	= izo_update_time,
 	.listxattr	= izo_listxattr,
-	.get_inode_acl	= izo_get_inode_acl,
-	.get_acl	= izo_get_acl,
-	.set_acl	= izo_set_acl,
+	IZO_ACL_IOPS,
 	.fileattr_get	= izo_fileattr_get,
 	.fileattr_set	= izo_fileattr_set,
 };

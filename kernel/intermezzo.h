@@ -192,7 +192,7 @@ int izo_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *at
 #ifdef IZO_HAVE_FS_UPDATE_TIME
 int izo_update_time(struct inode *inode, enum fs_update_time type, unsigned int flags);
 #else
-int izo_update_time(struct inode *inode, int flags);
+int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS int flags);
 #endif
 int izo_fileattr_get(struct dentry *dentry, struct file_kattr *fa);
 int izo_fileattr_set(struct mnt_idmap *idmap, struct dentry *dentry, struct file_kattr *fa);

@@ -221,7 +221,7 @@ static int worker(void *arg)
 	char *buf = j->sbi->append_buf;
 
 	mutex_lock(&j->lock);
-	while (!kthread_should_stop() || work_there(j)) {
+	while (!kthread_should_stop() || (work_there(j) && !j->error)) {
 		if (j->wanted || work_there(j))
 			work(j, buf);
 		else
@@ -272,6 +272,10 @@ static int flush(struct izo_journal *j)
 	j->flushing = true;
 	j->flush_now = false;
 	err = flush_once(j);
+	if (err && !j->flush_error)
+		pr_err_ratelimited("%s: the kml cannot be written out: error %d; trying again\n",
+				   j->sbi->params.fileset, err);
+	j->flush_error = err;
 	j->flushing = false;
 	wake_up_all(&j->space);
 	return err;
@@ -371,11 +375,12 @@ int izo_journal_sync_kml(struct izo_journal *j)
 	izo_journal_drain(j);
 	mutex_lock(&j->lock);
 	seq = j->appended_seq;
-	while (j->durable_seq < seq && !j->error) {
+	j->flush_error = 0;	/* a new try */
+	while (j->durable_seq < seq && !izo_journal_error(j)) {
 		izo_request_flush(j);
 		wait_space(j);
 	}
-	err = j->error;
+	err = izo_journal_error(j);
 	mutex_unlock(&j->lock);
 	return err;
 }
@@ -477,7 +482,7 @@ static void stop_threads(struct izo_journal *j)
 		return;
 	kthread_stop(j->flusher);
 	mutex_lock(&j->lock);
-	if (flush(j) == 0 && j->tail == j->head) {
+	if (flush(j) == 0 && j->tail == j->head && j->n_free + j->n_closed == j->n_openw) {
 		mutex_unlock(&j->lock);
 		if (!izo_lml_state_put(j, j->tail, LML_S_CLEAN))
 			(void)j->ops->flush(j, j->tail);

@@ -88,6 +88,7 @@ struct izo_journal {
 	u64			durable_end, durable_recno;
 	bool			no_fallocate;
 	int			error;		/* of the last append, 0 once one succeeded */
+	int			flush_error;	/* of the last flush, likewise */
 	bool			flush_now, flushing;
 	unsigned int		drainers;
 	u64			sync_wanted, sync_done;	/* requests to make the LML durable */
@@ -119,6 +120,12 @@ void izo_kml_unreserve(struct izo_journal *j, u64 bytes);
 void izo_request_flush(struct izo_journal *j);
 /* Wait for wq, giving up the lock meanwhile; timeout in jiffies. */
 long izo_wait(struct izo_journal *j, wait_queue_head_t *wq, unsigned int state, long timeout);
+
+/* Nothing gets better by waiting.  Called with the lock held. */
+static inline int izo_journal_error(const struct izo_journal *j)
+{
+	return j->error ?: j->flush_error;
+}
 
 static inline struct lml_entry *izo_ring_entry(struct izo_journal *j, u64 pos)
 {
@@ -171,7 +178,8 @@ u32 izo_entry_crc(const struct lml_entry *e, size_t intent_len);
 struct izo_op {
 	struct kml_record	r;
 	struct izo_journal	*j;
-	struct inode		*parent, *tparent, *obj;	/* upper; their handles go into the intent */
+	/* upper ones; their handles go into the intent */
+	struct inode		*parent, *tparent, *obj;
 	size_t			extra;		/* what the record may still grow */
 	bool			nolog;		/* below .intermezzo, or no name any more */
 	bool			prepaid;	/* the KML's space was reserved before */

@@ -80,7 +80,7 @@ static int write_pages(struct izo_journal *j)
 
 	for_each_set_bit(page, dirty, pages) {
 		clear_bit(page, dirty);
-		smp_mb__after_atomic();
+		smp_mb__after_atomic();	/* what is stored from now on sets it again */
 		err = izo_pwrite(j->lml, j->image + (page << PAGE_SHIFT), PAGE_SIZE,
 				 (u64)page << PAGE_SHIFT);
 		if (err) {

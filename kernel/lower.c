@@ -5,6 +5,8 @@
  */
 #include "intermezzo.h"
 
+#include <linux/module.h>
+
 /* What the lower file system says about its mount goes where ours does. */
 static void share_log(struct fs_context *lower, struct fs_context *fc)
 {

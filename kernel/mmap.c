@@ -8,7 +8,6 @@
  */
 #include "intermezzo.h"
 
-#include <linux/backing-file.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/pagevec.h>

@@ -66,9 +66,9 @@ void izo_handle_of(struct lml_handle *h, const struct inode *inode)
 	int words = ARRAY_SIZE(fid), type;
 
 	memset(h, 0, sizeof(*h));
-	if (!lower || !exportfs_can_decode_fh(lower->i_sb->s_export_op))
+	if (!lower || !lower->i_sb->s_export_op || !lower->i_sb->s_export_op->fh_to_dentry)
 		return;
-	type = exportfs_encode_inode_fh(lower, (struct fid *)fid, &words, NULL, 0);
+	type = izo_encode_inode_fh(lower, (struct fid *)fid, &words, NULL);
 	if (type <= 0 || type >= FILEID_INVALID)
 		return;
 	h->len = words * 4;
@@ -299,7 +299,7 @@ static int promise(struct izo_op *op, u64 len, u64 kml_room)
 
 	mutex_lock(&j->lock);
 	while (j->head + j->promised + 2 * len - j->tail > j->ring_size) {
-		if (j->error) {
+		if (izo_journal_error(j)) {
 			err = -ENOSPC;
 			goto out;
 		}

@@ -52,7 +52,7 @@ static int take_slot(struct izo_journal *j)
 	int err;
 
 	mutex_lock(&j->lock);
-	while (j->n_free == 0 && j->n_closed && !j->error) {
+	while (j->n_free == 0 && j->n_closed && !izo_journal_error(j)) {
 		izo_request_flush(j);
 		izo_wait(j, &j->space, TASK_UNINTERRUPTIBLE, MAX_SCHEDULE_TIMEOUT);
 	}
@@ -61,7 +61,7 @@ static int take_slot(struct izo_journal *j)
 	if (j->n_free)
 		err = izo_kml_reserve(j, IZO_CLOSE_ROOM, false);
 	else
-		err = j->error ? -ENOSPC : -EAGAIN;
+		err = izo_journal_error(j) ? -ENOSPC : -EAGAIN;
 	/* the lock was given up while space was reserved */
 	if (!err && !j->n_free) {
 		izo_kml_unreserve(j, IZO_CLOSE_ROOM);

@@ -6,7 +6,8 @@
  * operation that was in flight the lower file system is asked whether it happened;
  * if it did, its record is made from the intent and what is there now.  What a peer's
  * record was in the middle of is undone or done again.  A file that was open for write
- * gets its CLOSE.  All of it can be interrupted and begun again: records carry the LML's sequence numbers, and the LML is emptied last.
+ * gets its CLOSE.  All of it can be interrupted and begun again: records carry the
+ * LML's sequence numbers, and the LML is emptied last.
  *
  * Whatever the LML holds is checked before it is believed.
  */

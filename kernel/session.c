@@ -328,9 +328,10 @@ static int change_locked(struct inode *inode, u64 off, u64 len, struct izo_chang
 	int err;
 
 	if (!s) {
-		s = ii->session = kzalloc(sizeof(*s), GFP_KERNEL);
+		s = kzalloc(sizeof(*s), GFP_KERNEL);
 		if (!s)
 			return -ENOMEM;
+		ii->session = s;
 	}
 	if (!s->dirty) {
 		err = begin(inode, s);

@@ -45,14 +45,14 @@ static int izo_freeze_fs(struct super_block *sb)
 
 	if (err || !izo_sb(sb)->lower_private)
 		return err;
-	return freeze_super(izo_lower_sb(sb), IZO_FREEZE_HOLDER);
+	return izo_freeze(izo_lower_sb(sb));
 }
 
 static int izo_unfreeze_fs(struct super_block *sb)
 {
 	if (!izo_sb(sb)->lower_private)
 		return 0;
-	return thaw_super(izo_lower_sb(sb), IZO_FREEZE_HOLDER);
+	return izo_thaw(izo_lower_sb(sb));
 }
 
 static int izo_show_options(struct seq_file *m, struct dentry *root)
@@ -82,9 +82,13 @@ static const struct super_operations izo_super_ops = {
 	.show_options	= izo_show_options,
 };
 
-/* ro and rw are the VFS's; nothing of ours can be changed. */
+/*
+ * ro and rw are the mount's; the superblock stays writable for what comes from peers.
+ * Nothing of ours can be changed.
+ */
 int izo_reconfigure(struct fs_context *fc)
 {
+	fc->sb_flags &= ~SB_RDONLY;
 	sync_filesystem(fc->root->d_sb);
 	return 0;
 }

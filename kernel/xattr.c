@@ -153,6 +153,7 @@ struct posix_acl *izo_get_inode_acl(struct inode *inode, int type, bool rcu)
 	return rcu ? get_cached_acl_rcu(lower, type) : get_inode_acl(lower, type);
 }
 
+#ifdef IZO_ACL_OPS
 struct posix_acl *izo_get_acl(struct mnt_idmap *idmap, struct dentry *dentry, int type)
 {
 	return vfs_get_acl(&nop_mnt_idmap, izo_lower_dentry(d_inode(dentry)),
@@ -206,3 +207,4 @@ int izo_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl
 	}
 	return finish(op, inode, err);
 }
+#endif

@@ -11,10 +11,13 @@
 #ifndef INTERMEZZO_COMPAT_H
 #define INTERMEZZO_COMPAT_H
 
-#include <linux/backing-file.h>
+#include "config.h"
+
 #include <linux/exportfs.h>
 #include <linux/fileattr.h>
+#ifdef IZO_HAVE_FILELOCK_H
 #include <linux/filelock.h>
+#endif
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
@@ -24,9 +27,12 @@
 #include <linux/posix_acl_xattr.h>
 #include <linux/xattr.h>
 
-#include "config.h"
-
 /* Types and names */
+
+#ifndef IZO_HAVE_MNT_IDMAP
+#define mnt_idmap	user_namespace
+#define nop_mnt_idmap	init_user_ns
+#endif
 
 #ifdef IZO_HAVE_XATTR_HANDLERS_CONST
 typedef const struct xattr_handler *const *izo_xattr_handlers;
@@ -36,7 +42,13 @@ typedef const struct xattr_handler **izo_xattr_handlers;
 #define IZO_XATTR_HANDLERS(name) static const struct xattr_handler *name[]
 #endif
 
-#define IZO_ACL_OPS
+#ifndef IZO_HAVE_INODE_GET_MTIME
+#define inode_get_mtime(inode) ((inode)->i_mtime)
+#endif
+
+#ifndef IZO_HAVE_VMF_FS_ERROR
+#define vmf_fs_error vmf_error
+#endif
 
 #ifndef IZO_HAVE_FILE_KATTR
 #define file_kattr fileattr
@@ -54,10 +66,76 @@ typedef const struct xattr_handler **izo_xattr_handlers;
 
 /* freezing */
 
-#ifdef IZO_HAVE_FREEZE_OWNER
-#define IZO_FREEZE_HOLDER FREEZE_HOLDER_KERNEL, NULL
+static inline int izo_freeze(struct super_block *sb)
+{
+#if defined(IZO_HAVE_FREEZE_OWNER)
+	return freeze_super(sb, FREEZE_HOLDER_KERNEL, NULL);
+#elif defined(IZO_HAVE_FREEZE_HOLDER)
+	return freeze_super(sb, FREEZE_HOLDER_KERNEL);
 #else
-#define IZO_FREEZE_HOLDER FREEZE_HOLDER_KERNEL
+	return freeze_super(sb);
+#endif
+}
+
+static inline int izo_thaw(struct super_block *sb)
+{
+#if defined(IZO_HAVE_FREEZE_OWNER)
+	return thaw_super(sb, FREEZE_HOLDER_KERNEL, NULL);
+#elif defined(IZO_HAVE_FREEZE_HOLDER)
+	return thaw_super(sb, FREEZE_HOLDER_KERNEL);
+#else
+	return thaw_super(sb);
+#endif
+}
+
+/* file handles */
+
+#ifdef IZO_HAVE_EXPORTFS_FLAGS
+#define izo_encode_inode_fh(inode, fid, len, parent) \
+	exportfs_encode_inode_fh(inode, fid, len, parent, 0)
+#define izo_decode_fh_raw(mnt, fid, len, type, acceptable) \
+	exportfs_decode_fh_raw(mnt, fid, len, type, 0, acceptable, NULL)
+#else
+#define izo_encode_inode_fh(inode, fid, len, parent) \
+	exportfs_encode_inode_fh(inode, fid, len, parent)
+#define izo_decode_fh_raw(mnt, fid, len, type, acceptable) \
+	exportfs_decode_fh_raw(mnt, fid, len, type, acceptable, NULL)
+#endif
+
+/* nameless files */
+
+#ifndef IZO_HAVE_D_MARK_TMPFILE
+/* d_tmpfile() takes a link away, which the new inode does not have here. */
+static inline void izo_d_tmpfile(struct file *file, struct inode *inode)
+{
+	inc_nlink(inode);
+	d_tmpfile(file, inode);
+}
+#else
+static inline void izo_d_tmpfile(struct file *file, struct inode *inode)
+{
+	d_mark_tmpfile(file, inode);
+	d_instantiate(file->f_path.dentry, inode);
+}
+#endif
+
+#ifndef IZO_HAVE_SB_HAS_ENCODING
+static inline bool sb_has_encoding(const struct super_block *sb)
+{
+#if IS_ENABLED(CONFIG_UNICODE)
+	return sb->s_encoding;
+#else
+	return false;
+#endif
+}
+#endif
+
+/* i_op->update_time() */
+
+#ifdef IZO_HAVE_UPDATE_TIME_2
+#define IZO_UPDATE_TIME_ARGS
+#else
+#define IZO_UPDATE_TIME_ARGS struct timespec64 *time,
 #endif
 
 /* mounting */
@@ -301,8 +379,13 @@ static inline int izo_vfs_rename(struct dentry *old_parent, struct dentry *old,
 		.old_parent	= old_parent,
 		.new_parent	= new_parent,
 #else
+#ifdef IZO_HAVE_MNT_IDMAP
 		.old_mnt_idmap	= &nop_mnt_idmap,
 		.new_mnt_idmap	= &nop_mnt_idmap,
+#else
+		.old_mnt_userns	= &init_user_ns,
+		.new_mnt_userns	= &init_user_ns,
+#endif
 		.old_dir	= d_inode(old_parent),
 		.new_dir	= d_inode(new_parent),
 #endif
@@ -314,52 +397,7 @@ static inline int izo_vfs_rename(struct dentry *old_parent, struct dentry *old,
 	return vfs_rename(&rd);
 }
 
-/* backing files */
-
-#ifndef __FMODE_NONOTIFY
-#define IZO_FMODE_NONOTIFY 0
-#else
-#define IZO_FMODE_NONOTIFY __FMODE_NONOTIFY
-#endif
-
-#ifdef IZO_HAVE_BACKING_KIOCB
-#define IZO_BACKING_CTX(file, ...)		\
-	{ .cred = current_cred(), ##__VA_ARGS__ }
-
-static inline ssize_t izo_backing_splice_read(struct file *real, struct file *file, loff_t *pos,
-					      struct pipe_inode_info *pipe, size_t len,
-					      unsigned int flags, struct backing_file_ctx *ctx)
-{
-	struct kiocb iocb;
-	ssize_t n;
-
-	init_sync_kiocb(&iocb, file);
-	iocb.ki_pos = *pos;
-	n = backing_file_splice_read(real, &iocb, pipe, len, flags, ctx);
-	*pos = iocb.ki_pos;
-	return n;
-}
-
-static inline ssize_t izo_backing_splice_write(struct pipe_inode_info *pipe, struct file *real,
-					       struct file *file, loff_t *pos, size_t len,
-					       unsigned int flags, struct backing_file_ctx *ctx)
-{
-	struct kiocb iocb;
-	ssize_t n;
-
-	init_sync_kiocb(&iocb, file);
-	iocb.ki_pos = *pos;
-	n = backing_file_splice_write(pipe, real, &iocb, len, flags, ctx);
-	*pos = iocb.ki_pos;
-	return n;
-}
-#else
-#define IZO_BACKING_CTX(file, ...)		\
-	{ .cred = current_cred(), .user_file = (file), ##__VA_ARGS__ }
-#define izo_backing_splice_read(real, file, pos, pipe, len, flags, ctx)	\
-	backing_file_splice_read(real, pos, pipe, len, flags, ctx)
-#define izo_backing_splice_write(pipe, real, file, pos, len, flags, ctx)	\
-	backing_file_splice_write(pipe, real, pos, len, flags, ctx)
-#endif
+#include "acl.h"
+#include "backing.h"
 
 #endif

@@ -19,7 +19,7 @@ done >Makefile
 objects=$(echo *.c | sed 's/\.c/.o/g')
 # shellcheck disable=SC2086 # several words
 $make -k -C "$kdir" M="$dir" KCFLAGS="-Werror=implicit-function-declaration \
-	-Werror=incompatible-pointer-types -Werror=int-conversion -Wno-unused" \
+	-Werror=incompatible-pointer-types -Werror=int-conversion -Werror=discarded-qualifiers -Wno-unused" \
 	$objects >log 2>&1
 
 if [ ! -f canary.o ]; then
