@@ -224,24 +224,41 @@ static EncodeResult encode_content(Encode *e, gboolean may_upload, GError **erro
 
 /* --- the record --- */
 
-/*
- * The server may have another name for the object than the record says: it is to take the
- * one that it has.
- */
+/* The server is to take the name that it has for the object. */
+static void encode_any_name(Encode *e)
+{
+	e->r.name = e->r.dir = (struct kml_str) { 0 };
+	e->r.parent = (struct kml_oid) { 0 };
+	e->r.has_ptime = false;		/* of a directory that it may not be in there */
+}
+
+/* The server may have another name for the object than the record says.  FALSE: not to be sent. */
 static gboolean encode_name(Encode *e)
 {
 	const unsigned int op = e->r.opcode;
 	gboolean moved, is_void;
 
+	if (e->po->anew && (op == KML_LINK || op == KML_RENAME)) {
+		encode_any_name(e);
+		e->r.opcode = KML_LINK;
+		e->r.flags = 0;
+		e->r.has_old = false;
+		return TRUE;
+	}
 	if (op != KML_RENAME && op != KML_UNLINK && op != KML_RMDIR)
 		return TRUE;
 	is_void = isd_push_is_void(e->p->c, e->o.id, e->r.recno, &moved);
-	if (moved) {
-		e->r.name = e->r.dir = (struct kml_str) { 0 };
-		e->r.parent = (struct kml_oid) { 0 };
-		e->r.has_ptime = false;		/* of a directory that it may not be in there */
-	}
+	if (moved)
+		encode_any_name(e);
 	return op != KML_RENAME || !is_void;
+}
+
+/* The server does not have it, and no record before this one makes it. */
+static gboolean encode_is_new(Encode *e)
+{
+	if (!e->known || e->o.soid.ino)
+		return FALSE;
+	return e->po->anew || (!isd_makes(e->r.opcode) && !is_being_made(e));
 }
 
 static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **error)
@@ -256,7 +273,7 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 		return ENCODE_FAIL;
 	if (!encode_name(e))
 		return ENCODE_MOOT;
-	if (e->known && !isd_makes(op->r.opcode) && !e->o.soid.ino && !is_being_made(e)) {
+	if (encode_is_new(e)) {
 		if (op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR)
 			return ENCODE_MOOT;
 		if (!encode_as_new(e, &moot, error))
@@ -309,7 +326,8 @@ EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **
 	guint at = body->len;
 	ssize_t len;
 
-	if (isd_makes(po->op->r.opcode) && (res == ENCODE_LATER || res == ENCODE_MOOT)) {
+	if (isd_makes(po->op->r.opcode) &&
+	    (res == ENCODE_LATER || (res == ENCODE_MOOT && !po->anew))) {
 		/* what comes after it in the log needs it, whatever became of it */
 		po->bare = TRUE;
 		res = ENCODE_DONE;

@@ -179,8 +179,9 @@ static int use_object_named(IsdJudge *j, const struct kml_record *r, IsdDeed *d,
 
 	if (!r->name.ptr && r->opcode != KML_LINK)
 		return use_object_alone(j, r, d, o, ret_version);
+	*ret_version = 0;
 	if (!r->name.ptr)
-		return EUCLEAN;
+		return use_object_anywhere(j, r, d, o);
 	err = find(j, r->obj, r->ref_own & KML_REF_OBJ, o);
 	if (!err)
 		err = use_parent(j, r, d);

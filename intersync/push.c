@@ -84,43 +84,90 @@ static void push_op_failed(IsdPush *p, PushOp *po, int err)
 		isd_log(4, p->c->server, r->recno, "not sent: %s", p->blocking);
 }
 
-/* After too many tries about something that no longer exists here there is nothing to do. */
-static gboolean push_is_moot(IsdPush *p, const PushOp *po, gboolean *ret, GError **error)
-{
-	const unsigned int opcode = po->op->r.opcode;
-	gboolean removes = opcode == KML_UNLINK || opcode == KML_RMDIR;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found;
+/* --- what stays stale although everything was taken in --- */
 
-	*ret = FALSE;
-	if ((po->err != ESTALE && po->err != ENOENT) || po->tries < TRIES_QUIET)
-		return TRUE;
-	if (!isd_push_find(p->c, po->op->r.obj, &o, &found, error))
-		return FALSE;
-	*ret = !found || (removes && !o.soid.ino);
-	return TRUE;
+/* Of a rename one of the names on its way is somebody else's there: what counts is its end. */
+static gboolean stale_rename(IsdPush *p, PushOp *po, const IsdObject *o, GError **error)
+{
+	guint64 last;
+
+	return isd_push_last_rename(p->c, o->id, &last, error) &&
+	       isd_push_void_renames(p->c, o->id, last, error);
+}
+
+/* The name is taken there: it is made under the one that it has here by now. */
+static gboolean stale_make(IsdPush *p, PushOp *po, const IsdObject *o, GError **error)
+{
+	po->anew = TRUE;
+	return o->soid.ino || isd_push_void_renames(p->c, o->id, 0, error);
+}
+
+static char *link_key(struct kml_oid obj, struct kml_oid dir, struct kml_str name)
+{
+	return g_strdup_printf("%" G_GUINT64_FORMAT ".%u %" G_GUINT64_FORMAT ".%u/%.*s",
+			       (guint64)obj.ino, obj.gen, (guint64)dir.ino, dir.gen,
+			       (int)name.len, name.ptr);
 }
 
 /*
- * A rename that stays stale although everything was taken in: one of the names on its way is
- * somebody else's on the server.  What counts is where the object ended up.
+ * A further name: made from whatever name there is; or, if it is no longer that object's here, not
+ * at all, which those have to know that move or remove it.
  */
-static gboolean push_shorten_renames(IsdPush *p, const PushOp *po, GError **error)
+static gboolean stale_link(IsdPush *p, PushOp *po, const IsdObject *o, gboolean *ret_moot,
+			   GError **error)
 {
 	const struct kml_record *r = &po->op->r;
+	g_autofree char *name = isd_str(r->tname);
+	g_auto(IsdObject) dir = { 0 };
+	g_auto(IsdName) n = { 0 };
+	gboolean found;
+
+	if (!isd_push_find(p->c, r->tparent, &dir, &found, error) ||
+	    (found && !isd_state_lookup(p->c->state, dir.id, name, &n, &found, error)))
+		return FALSE;
+	po->anew = found && n.id == o->id;
+	*ret_moot = !po->anew;
+	if (!po->anew)
+		g_hash_table_add(p->unlinked, link_key(r->obj, r->tparent, r->tname));
+	return TRUE;
+}
+
+/* Is it about a name that was never made there? */
+static gboolean was_not_linked(IsdPush *p, const struct kml_record *r)
+{
+	g_autofree char *key = r->name.ptr ? link_key(r->obj, r->parent, r->name) : NULL;
+
+	return key && g_hash_table_contains(p->unlinked, key);
+}
+
+/* *ret_moot: there is nothing to do any more. */
+static gboolean push_stale(IsdPush *p, PushOp *po, gboolean *ret_moot, GError **error)
+{
+	const struct kml_record *r = &po->op->r;
+	gboolean removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
 	g_auto(IsdObject) o = { 0 };
-	guint64 last;
 	gboolean found, moved;
 
-	if (po->err != ESTALE || po->tries < TRIES_QUIET || r->opcode != KML_RENAME)
+	*ret_moot = FALSE;
+	if ((po->err != ESTALE && po->err != ENOENT) || po->tries < TRIES_QUIET)
 		return TRUE;
 	if (!isd_push_find(p->c, r->obj, &o, &found, error))
 		return FALSE;
-	isd_push_is_void(p->c, o.id, r->recno, &moved);
-	if (moved || !found || !o.soid.ino || (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)))
+	*ret_moot = !found || (removes && (!o.soid.ino || was_not_linked(p, r)));
+	if (*ret_moot || po->err != ESTALE || po->anew)
 		return TRUE;
-	return isd_push_last_rename(p->c, o.id, &last, error) &&
-	       isd_push_void_renames(p->c, o.id, last, error);
+	if (isd_makes(r->opcode))
+		return stale_make(p, po, &o, error);
+	if (r->opcode == KML_LINK && o.soid.ino)
+		return stale_link(p, po, &o, ret_moot, error);
+	if (r->opcode != KML_RENAME || !o.soid.ino)
+		return TRUE;
+	if (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)) {
+		po->anew = was_not_linked(p, r);
+		return TRUE;
+	}
+	isd_push_is_void(p->c, o.id, r->recno, &moved);
+	return moved || stale_rename(p, po, &o, error);
 }
 
 /* --- answers --- */
@@ -144,7 +191,7 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct push_answe
 	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " %s: %s", (guint64)po->op->r.recno,
 		  kml_opcode_name(po->op->r.opcode), g_strerror(status));
 	push_op_failed(p, po, status);
-	if (!push_shorten_renames(p, po, error) || !push_is_moot(p, po, &moot, error))
+	if (!push_stale(p, po, &moot, error))
 		return FALSE;
 	return !moot || isd_segment_op_done(p, s, index, error);
 }
@@ -468,6 +515,7 @@ IsdPush *isd_push_start(IsdClient *c)
 	p->settled = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	p->held = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->replaced = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	p->unlinked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->making = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->carry = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
 					 (GDestroyNotify)g_array_unref);
@@ -495,6 +543,7 @@ void isd_push_free(IsdPush *p)
 	g_clear_pointer(&p->sent, g_ptr_array_unref);
 	g_hash_table_unref(p->settled);
 	g_hash_table_unref(p->making);
+	g_hash_table_unref(p->unlinked);
 	g_hash_table_unref(p->held);
 	g_hash_table_unref(p->replaced);
 	g_hash_table_unref(p->carry);

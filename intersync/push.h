@@ -30,6 +30,7 @@ typedef struct {
 	guint64		size;		/* of the content in it */
 	struct kml_time	mtime;
 	gboolean	bare;		/* sent without its content, which follows as a CLOSE */
+	gboolean	anew;		/* stays stale: sent as what it comes to by now */
 	guint64		made;		/* number under which it went so, and is settled */
 } PushOp;
 
@@ -53,6 +54,7 @@ struct IsdPush {
 	GHashTable	*settled;	/* recno (gint64) behind push_recno that is done */
 	GHashTable	*held;		/* keys of what ops that are not done are about */
 	GHashTable	*making;	/* own ino.gen of what is made by ops that are not done */
+	GHashTable	*unlinked;	/* names of objects that were not made there, see push.c */
 	GHashTable	*carry;		/* own ino.gen -> GArray of IsdSpan not sent with an earlier CLOSE */
 	gboolean	asking;		/* what became of what was sent is not known yet */
 	GPtrArray	*sent;		/* of PushOp, in the POST under way */
