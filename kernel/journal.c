@@ -14,6 +14,7 @@
 #define APPEND_MAX	(1u << 20)	/* bytes of one write */
 #define BATCH_MSEC	2		/* the worker lets records gather so long */
 #define FLUSH_SEC	5		/* and the flusher so long */
+#define DATA_SEC	30		/* and content to be on disk before its CLOSE counts */
 #define RETRY_MSEC	500
 
 /* The lock is held when this is called and when it returns. */
@@ -233,6 +234,30 @@ static int worker(void *arg)
 
 /* The flusher */
 
+/*
+ * A CLOSE can be durable before the content that it tells of.  After a crash
+ * all that was closed since the last time the content was seen to is logged again, so it is
+ * seen to now and then; most of it is on disk by then.  Called with the lock held.
+ */
+static void sync_data(struct izo_journal *j)
+{
+	struct super_block *lsb = j->sbi->lower_root->d_sb;
+	const u64 end = j->end, recno = j->recno;
+	int err;
+
+	if (end == j->data_end || time_before(jiffies, j->data_synced + DATA_SEC * HZ))
+		return;
+	mutex_unlock(&j->lock);
+	err = -EAGAIN;
+	if (down_read_trylock(&lsb->s_umount)) {
+		err = sync_filesystem(lsb);
+		up_read(&lsb->s_umount);
+	}
+	if (!err)
+		izo_journal_data_synced(j, end, recno);
+	mutex_lock(&j->lock);
+}
+
 /* Make the KML durable, then say so in the LML; its space is free from then on. */
 static int flush_once(struct izo_journal *j)
 {
@@ -241,6 +266,7 @@ static int flush_once(struct izo_journal *j)
 
 	if (pos == j->tail)
 		return 0;
+	sync_data(j);
 	mutex_unlock(&j->lock);
 	if (end != j->durable_end)
 		err = vfs_fsync(j->kml, 1);
@@ -328,6 +354,17 @@ static int flusher(void *arg)
 }
 
 /* Waiting for them */
+
+void izo_journal_data_synced(struct izo_journal *j, u64 offset, u64 recno)
+{
+	mutex_lock(&j->lock);
+	if (offset > j->data_end) {
+		j->data_end = offset;
+		j->data_recno = recno;
+		j->data_synced = jiffies;
+	}
+	mutex_unlock(&j->lock);
+}
 
 void izo_journal_drain(struct izo_journal *j)
 {

@@ -86,6 +86,8 @@ struct izo_journal {
 	u64			wanted;		/* somebody waits until so much is allocated */
 	unsigned int		alloc_tries;
 	u64			durable_end, durable_recno;
+	u64			data_end, data_recno;	/* the content that these tell of is, too */
+	unsigned long		data_synced;	/* jiffies */
 	bool			no_fallocate;
 	int			error;		/* of the last append, 0 once one succeeded */
 	int			flush_error;	/* of the last flush, likewise */
@@ -107,6 +109,8 @@ int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc);	/* with recover
 void izo_journal_close(struct izo_sb *sbi);
 /* Wait until everything that is complete now is in the kml. */
 void izo_journal_drain(struct izo_journal *j);
+/* The lower file system has been synced after the log ended there. */
+void izo_journal_data_synced(struct izo_journal *j, u64 offset, u64 recno);
 /* Make all that was logged durable. */
 int izo_journal_sync(struct izo_journal *j);
 /* The same in the kml. */
@@ -262,9 +266,10 @@ int izo_pread(struct file *f, void *buf, size_t len, u64 off);
 int izo_pwrite(struct file *f, const void *buf, size_t len, u64 off);
 /*
  * Where the unbroken run of records ends that begins at offset with number recno + 1,
- * and the LML's number of the last one that is there (0: none).
+ * and the LML's number of the last one that is there (0: none).  fn sees each.
  */
-int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logged);
+int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logged,
+		     void (*fn)(const struct kml_record *r, void *data), void *data);
 int izo_kml_punch(struct izo_journal *j, u64 offset, u64 recno);
 
 /* recover.c */

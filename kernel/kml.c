@@ -161,7 +161,8 @@ static int seq_before(struct izo_journal *j, void *buf, u64 end, u64 *ret_seq)
 	return 0;
 }
 
-int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logged)
+int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logged,
+		     void (*fn)(const struct kml_record *r, void *data), void *data)
 {
 	void *buf = kvmalloc(KML_REC_MAX, GFP_KERNEL);
 	struct kml_record r;
@@ -175,6 +176,7 @@ int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logg
 		recno = j->first_recno - 1;
 	}
 	while ((n = record_at(j, buf, offset, &r)) > 0 && r.recno == recno + 1) {
+		fn(&r, data);
 		offset += n;
 		recno++;
 		cond_resched();

@@ -202,8 +202,8 @@ int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags)
 		.serial = cpu_to_le64(++j->serial),
 		.tail = cpu_to_le64(tail),
 		.seq = cpu_to_le64(j->durable_seq),
-		.kml_offset = cpu_to_le64(j->durable_end),
-		.kml_recno = cpu_to_le64(j->durable_recno),
+		.kml_offset = cpu_to_le64(j->data_end),
+		.kml_recno = cpu_to_le64(j->data_recno),
 		.flags = cpu_to_le32(flags),
 	};
 	struct lml_state *to = &j->header->states[j->serial & 1];

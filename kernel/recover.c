@@ -13,7 +13,11 @@
  */
 #include "reint.h"
 
+#include <linux/exportfs.h>
 #include <linux/mm.h>
+#include <linux/sort.h>
+
+#define IZO_FILEID_XFS64	0x81	/* XFS's: a number of 64 bits, and the generation */
 
 /* After a crash sequence numbers go on far behind those that may be around. */
 #define SEQ_JUMP	(1u << 20)
@@ -21,7 +25,41 @@
 struct recovery {
 	struct izo_journal	*j;
 	void			*buf;		/* of one record */
+	/* objects whose content may not be what the log says */
+	struct kml_oid		*closed;
+	size_t			n_closed, max_closed;
+	bool			no_memory;
 };
+
+/*
+ * Content that was closed, but may not have been on disk (see sync_data()): what is
+ * there now is logged once more.
+ */
+
+static void note_closed(const struct kml_record *r, void *data)
+{
+	struct recovery *rec = data;
+	struct kml_oid *more;
+	size_t max;
+
+	if (r->opcode != KML_CLOSE)
+		return;
+	if (rec->n_closed && rec->closed[rec->n_closed - 1].ino == r->obj.ino)
+		return;
+	if (rec->n_closed == rec->max_closed) {
+		max = 2 * rec->max_closed + 256;
+		more = kvmalloc_array(max, sizeof(*more), GFP_KERNEL);
+		if (!more) {
+			rec->no_memory = true;
+			return;
+		}
+		memcpy(more, rec->closed, rec->n_closed * sizeof(*more));
+		kvfree(rec->closed);
+		rec->closed = more;
+		rec->max_closed = max;
+	}
+	rec->closed[rec->n_closed++] = r->obj;
+}
 
 /* Append one record; recno and end follow. */
 static int append(struct recovery *rec, struct kml_record *r, u64 seq)
@@ -411,6 +449,7 @@ static int completed(struct recovery *rec, struct lml_entry *e, u32 len)
 	if (intent > len - sizeof(*e) || n > len - sizeof(*e) - intent ||
 	    kml_decode(izo_entry_intent(e) + intent, n, &r) != n)
 		return in_flight(rec, e, len);	/* a torn page: as if it were in flight */
+	note_closed(&r, rec);
 	return append(rec, &r, le64_to_cpu(e->seq));
 }
 
@@ -501,18 +540,82 @@ static int replay_openw(struct recovery *rec, u64 seen)
 	return err;
 }
 
+/* A handle made of that of the root and of number and generation. */
+static bool make_handle(struct recovery *rec, const struct kml_oid *oid, struct lml_handle *h)
+{
+	struct super_block *lsb = rec->j->sbi->lower_root->d_sb;
+	u32 fid[sizeof(h->bytes) / 4] = { };
+	int words = ARRAY_SIZE(fid), type;
+
+	if (!lsb->s_export_op || !lsb->s_export_op->fh_to_dentry)
+		return false;
+	type = izo_encode_inode_fh(d_inode(rec->j->sbi->lower_root), (struct fid *)fid, &words,
+				   NULL);
+	switch (type) {
+	case FILEID_INO32_GEN:
+		fid[0] = oid->ino;
+		fid[1] = oid->gen;
+		break;
+	case FILEID_BTRFS_WITHOUT_PARENT:
+		memcpy(&fid[0], &oid->ino, 8);
+		fid[4] = oid->gen;
+		break;
+	case IZO_FILEID_XFS64:
+		memcpy(&fid[0], &oid->ino, 8);
+		fid[2] = oid->gen;
+		break;
+	default:
+		return false;
+	}
+	h->type = type;
+	h->len = words * 4;
+	memcpy(h->bytes, fid, h->len);
+	return true;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const struct kml_oid *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->gen < y->gen ? -1 : x->gen > y->gen;
+}
+
+static int log_closed(struct recovery *rec)
+{
+	struct lml_openw o;
+	size_t k;
+	int err = rec->no_memory ? -ENOMEM : 0;
+
+	sort(rec->closed, rec->n_closed, sizeof(*rec->closed), by_number, NULL);
+	for (k = 0; k < rec->n_closed && !err; k++) {
+		const struct kml_oid *oid = &rec->closed[k];
+
+		if (k && by_number(oid, oid - 1) == 0)
+			continue;
+		memset(&o, 0, sizeof(o));
+		o.ino = cpu_to_le64(oid->ino);
+		o.gen = cpu_to_le32(oid->gen);
+		if (make_handle(rec, oid, &o.handle))
+			err = close_record(rec, &o, rec->j->next_seq++);
+	}
+	return err;
+}
+
 /* All of it */
 
-static int find_end(struct izo_journal *j, const struct lml_state *s, u64 *ret_logged)
+static int find_end(struct recovery *rec, const struct lml_state *s, u64 *ret_logged)
 {
+	struct izo_journal *j = rec->j;
 	const loff_t size = i_size_read(file_inode(j->kml));
 	int err;
 
 	if (s)
 		err = izo_kml_find_end(j, le64_to_cpu(s->kml_offset), le64_to_cpu(s->kml_recno),
-				       ret_logged);
+				       ret_logged, note_closed, rec);
 	else
-		err = izo_kml_find_end(j, 0, 0, ret_logged);
+		err = izo_kml_find_end(j, 0, 0, ret_logged, note_closed, rec);
 	/* what is behind the last whole record was never complete */
 	if (!err && size > j->end)
 		err = vfs_truncate(&j->kml->f_path, j->end);
@@ -541,6 +644,9 @@ static int start_anew(struct izo_journal *j, bool clean)
 	j->durable_seq = j->next_seq;
 	j->durable_end = j->end;
 	j->durable_recno = j->recno;
+	j->data_end = j->end;
+	j->data_recno = j->recno;
+	j->data_synced = jiffies;
 	err = izo_lml_state_put(j, j->tail, 0);
 	return err ?: j->ops->flush(j, j->tail);
 }
@@ -571,13 +677,16 @@ int izo_recover(struct izo_journal *j)
 	rec.buf = kvmalloc(KML_REC_MAX, GFP_KERNEL);
 	if (!rec.buf)
 		return -ENOMEM;
-	err = find_end(j, have ? &s : NULL, &logged);
+	err = find_end(&rec, have ? &s : NULL, &logged);
 	if (!err && have)
 		err = replay(&rec, &s, logged);
+	if (!err && !clean)
+		err = log_closed(&rec);
 	if (j->next_seq <= logged)
 		j->next_seq = logged + 1;
 	if (!err)
 		err = start_anew(j, clean);
+	kvfree(rec.closed);
 	kvfree(rec.buf);
 	if (!err && !clean)
 		pr_info("%s: recovered; the log ends at record %llu\n", j->sbi->params.fileset,

@@ -21,17 +21,22 @@ static int izo_statfs(struct dentry *dentry, struct kstatfs *buf)
 static int izo_sync_fs(struct super_block *sb, int wait)
 {
 	struct super_block *lsb = izo_lower_sb(sb);
+	struct izo_journal *j = izo_sb(sb)->journal;
+	u64 end, recno;
 	int err;
 
 	/* the lower file system gets its own call for the first, quick round */
 	if (!wait)
 		return 0;
-	err = izo_journal_sync_kml(izo_sb(sb)->journal);
+	err = izo_journal_sync_kml(j);
 	if (err)
 		return err;
+	izo_journal_end(j, &end, &recno);
 	down_read(&lsb->s_umount);
 	err = sync_filesystem(lsb);
 	up_read(&lsb->s_umount);
+	if (!err)
+		izo_journal_data_synced(j, end, recno);
 	return err;
 }
 
