@@ -27,8 +27,9 @@ static int izo_open(struct inode *inode, struct file *file)
 	if (file->f_mode & FMODE_WRITE && izo_is_log(inode))
 		return -EPERM;
 	err = izo_session_open(inode, file->f_mode & FMODE_WRITE);
+	/* the VFS tries once more for this than for ESTALE */
 	if (err)
-		return err;
+		return err == -ESTALE ? -EOPENSTALE : err;
 	file->f_flags &= ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC);
 	real = backing_file_open(file, file->f_flags | IZO_OPEN_FLAGS, &lower, current_cred());
 	if (IS_ERR(real)) {

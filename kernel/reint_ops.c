@@ -574,13 +574,15 @@ static int dress_as(struct izo_reint_entry_run *e, struct inode *inode, struct i
 
 static int replace_with(struct izo_reint_entry_run *e, struct inode *inode, struct inode *old)
 {
+	struct izo_sb *sbi = sbi_of(e);
 	int err;
 
 	err = dress_as(e, inode, old);
 	if (!err)
-		err = izo_data_first(sbi_of(e), izo_lower_dentry(inode));
+		err = izo_data_first(sbi, izo_lower_dentry(inode));
 	if (err)
 		return err;
+	izo_session_writer_wait(sbi);
 	return old->i_nlink > 1 ? izo_reint_replace_all(e, inode, old) : give_name(e);
 }
 

@@ -439,6 +439,9 @@ int izo_session_open(struct inode *inode, bool write)
 
 	while (!err && (write ? ii->busy : ii->busy == IZO_NOBODY)) {
 		mutex_unlock(&ii->lock);
+		/* most likely it will have to look its file up again */
+		if (write)
+			writer(izo_sb(inode->i_sb), true);
 		err = wait_var_event_killable(&ii->busy, READ_ONCE(ii->busy) == IZO_FREE);
 		if (!err)
 			err = mutex_lock_killable(&ii->lock);
