@@ -30,7 +30,7 @@ static const char *lower_type(const struct izo_params *p)
 {
 	if (p->cache_type)
 		return p->cache_type;
-	return p->virtual ? "tmpfs" : "ext4";
+	return p->virtual ? "tmpfs" : "ext4, xfs or btrfs";
 }
 
 static struct file_system_type *find_type(struct fs_context *fc, const char *name)
@@ -64,19 +64,20 @@ static struct vfsmount *mount_context(struct fs_context *lower, const char *sour
 }
 
 static struct vfsmount *mount_type(struct izo_sb *sbi, struct fs_context *fc,
-				   const char *source)
+				   const char *source, const char *name, unsigned int flags)
 {
-	struct file_system_type *type = find_type(fc, lower_type(&sbi->params));
+	struct file_system_type *type = find_type(fc, name);
 	struct fs_context *lower;
 	struct vfsmount *mnt;
 
 	if (IS_ERR(type))
 		return ERR_CAST(type);
-	lower = fs_context_for_mount(type, 0);
+	lower = fs_context_for_mount(type, flags);
 	module_put(type->owner);
 	if (IS_ERR(lower))
 		return ERR_CAST(lower);
-	share_log(lower, fc);
+	if (!(flags & SB_SILENT))
+		share_log(lower, fc);
 	/* a superblock that is there already is somebody else's, who would pass us by */
 	izo_exclusive(lower);
 	mnt = mount_context(lower, source, &sbi->params);
@@ -84,9 +85,23 @@ static struct vfsmount *mount_type(struct izo_sb *sbi, struct fs_context *fc,
 	return mnt;
 }
 
+/* Nobody says what is on the device: the usual ones, until one finds itself there. */
+static struct vfsmount *mount_any(struct izo_sb *sbi, struct fs_context *fc, const char *source)
+{
+	static const char *const types[] = { "ext4", "xfs", "btrfs" };
+	struct vfsmount *mnt = ERR_PTR(-EINVAL);
+	unsigned int k;
+
+	if (sbi->params.cache_type || sbi->params.virtual)
+		return mount_type(sbi, fc, source, lower_type(&sbi->params), 0);
+	for (k = 0; k < ARRAY_SIZE(types) && PTR_ERR_OR_ZERO(mnt) == -EINVAL; k++)
+		mnt = mount_type(sbi, fc, source, types[k], SB_SILENT);
+	return mnt;
+}
+
 static int mount_private(struct izo_sb *sbi, struct fs_context *fc, const char *source)
 {
-	struct vfsmount *mnt = mount_type(sbi, fc, source);
+	struct vfsmount *mnt = mount_any(sbi, fc, source);
 
 	if (IS_ERR(mnt)) {
 		if (PTR_ERR(mnt) == -EBUSY)

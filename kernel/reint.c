@@ -274,7 +274,9 @@ int izo_reint_guards(struct izo_reint_entry_run *e)
 	switch (e->r.opcode) {
 	case KML_CLOSE:
 	case KML_UNLINK:
-		return inode ? hold_writers(e, &e->guard, inode) : 0;
+		if (inode && !e->peek)
+			return hold_writers(e, &e->guard, inode);
+		break;
 	case KML_RENAME:
 		if (target && S_ISREG(target->i_mode) && !(e->r.flags & KML_F_EXCHANGE))
 			err = hold_writers(e, &e->tguard, target);

@@ -42,6 +42,7 @@ struct izo_reint_entry_run {
 	struct dentry		*d, *td;
 	struct inode		*victim;	/* busy; counted */
 	bool			quiet;		/* preparing: nothing is logged or checked */
+	bool			peek;		/* check only: writers may still come */
 	bool			checked;	/* the guards held, and the locks are still held */
 	bool			finish;		/* a rename from incoming/ is the operation */
 	struct kml_str		file;		/* the content's name in incoming/ */

@@ -770,14 +770,16 @@ static int do_close(struct izo_reint_entry_run *e)
 	if (IS_ERR(d))
 		return PTR_ERR(d);
 	inode = d_inode(d);
+	/* before the work is done; nobody is kept waiting for that */
 	e->d = d;
-	if (!inode)
-		err = izo_reint_guards(e) ?: -ENOENT;
-	else if (!S_ISREG(inode->i_mode))
-		err = -EISDIR;
-	else
-		err = izo_reint_guards(e);
+	e->peek = true;
+	err = izo_reint_guards(e);
+	e->peek = false;
 	e->d = NULL;
+	if (!err && !inode)
+		err = -ENOENT;
+	else if (!err && !S_ISREG(inode->i_mode))
+		err = -EISDIR;
 	if (!err) {
 		do {
 			err = close_once(e, inode);

@@ -462,7 +462,7 @@ int izo_session_open(struct inode *inode, bool write)
 
 void izo_session_writer_wait(struct izo_sb *sbi)
 {
-	(void)wait_var_event_timeout(&sbi->writer_comes, !READ_ONCE(sbi->writer_comes), HZ / 20);
+	(void)wait_var_event_timeout(&sbi->writer_comes, !READ_ONCE(sbi->writer_comes), HZ);
 	WRITE_ONCE(sbi->writer_comes, false);
 }
 
