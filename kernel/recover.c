@@ -44,7 +44,9 @@ static void note_closed(const struct kml_record *r, void *data)
 
 	if (r->opcode != KML_CLOSE)
 		return;
-	if (rec->n_closed && rec->closed[rec->n_closed - 1].ino == r->obj.ino)
+	/* the number may be another object's by now */
+	if (rec->n_closed && rec->closed[rec->n_closed - 1].ino == r->obj.ino &&
+	    rec->closed[rec->n_closed - 1].gen == r->obj.gen)
 		return;
 	if (rec->n_closed == rec->max_closed) {
 		max = 2 * rec->max_closed + 256;
