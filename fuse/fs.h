@@ -241,6 +241,8 @@ void op_done(struct op *op);
 void op_abort(struct op *op);
 /* Wait until everything that is complete now is in the kml. */
 void journal_drain(void);
+/* The same, but only if there is something on its way that is for the log. */
+void journal_drain_logged(void);
 /* Make all that was logged durable (in the LML). */
 int journal_sync(void);
 /* The same in the kml. */

@@ -514,6 +514,8 @@ static int reserve(struct op *op, uint64_t len, uint64_t kml_room)
 		if (rest < len)
 			ring_put(rest, LML_E_PAD);
 		op->seq = journal.next_seq;
+		if (!op->nolog)
+			journal.logged_seq = op->seq;
 		op->entry = ring_put(len, LML_E_RESERVED);
 		op->entry->kml_room = cpu_to_le64(kml_room);
 	}
@@ -873,6 +875,17 @@ static void *flusher(void *arg)
 }
 
 /* Waiting for them */
+
+void journal_drain_logged(void)
+{
+	bool all;
+
+	pthread_mutex_lock(&journal.lock);
+	all = journal.appended_seq > journal.logged_seq;
+	pthread_mutex_unlock(&journal.lock);
+	if (!all)
+		journal_drain();
+}
 
 void journal_drain(void)
 {

@@ -27,6 +27,7 @@ struct journal {
 	/* Positions in the ring; they never wrap. */
 	uint64_t		head, tail, appended;
 	uint64_t		next_seq, appended_seq, durable_seq;	/* all below are so */
+	uint64_t		logged_seq;	/* the last that is for the log */
 	uint64_t		serial;
 	/* The kml: its end, what is allocated, what operations may still append. */
 	uint64_t		end, recno, allocated, reserved;

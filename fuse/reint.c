@@ -914,7 +914,7 @@ static uint64_t collect_recnos(const struct reint_run *run, struct izo_reint_res
 	uint64_t last = 0;
 	uint32_t n;
 
-	journal_drain();
+	journal_drain_logged();
 	for (n = 0; n < count && run->log; n++) {
 		results[n].recno = cpu_to_le64(run->recnos[n]);
 		if (run->recnos[n])
