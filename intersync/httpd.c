@@ -442,6 +442,16 @@ static gboolean prepare(IsdHttpd *h, GError **error)
 	return h->module && stop_stale(h, error) && check_port(h, error) && write_conf(h, error);
 }
 
+/* Where systemd's unit says, or in a directory with the number of the fileset. */
+static char *conf_path(guint minor)
+{
+	const char *dir = g_getenv("CONFIGURATION_DIRECTORY");
+
+	if (dir && *dir == '/')
+		return g_build_filename(dir, "intersync.conf", NULL);
+	return g_strdup_printf("/etc/intermezzo-%u/intersync.conf", minor);
+}
+
 IsdHttpd *isd_httpd_start(IsdCore *core, const char *address, guint port,
 			  const IsdAccount *account, const char *gateway, GError **error)
 {
@@ -453,7 +463,7 @@ IsdHttpd *isd_httpd_start(IsdCore *core, const char *address, guint port,
 	h->port = port;
 	h->account = account;
 	h->gateway = g_strdup(gateway);
-	h->conf = g_strdup_printf("/etc/intermezzo-%u/intersync.conf", minor);
+	h->conf = conf_path(minor);
 	h->pidfile = g_strdup_printf("%s/%u/httpd.pid", ISD_RUN_DIR, minor);
 	h->errlog = g_strdup_printf("%s/httpd-%u.error.log", ISD_LOG_DIR, minor);
 	h->stopping = g_cancellable_new();

@@ -198,6 +198,22 @@ static void notify(const char *what)
 	close(fd);
 }
 
+/* The main loop goes round: half as long as systemd waits for that. */
+static gboolean on_watchdog(gpointer unused)
+{
+	notify("WATCHDOG=1");
+	return G_SOURCE_CONTINUE;
+}
+
+static void start_watchdog(void)
+{
+	const char *text = g_getenv("WATCHDOG_USEC"), *pid = g_getenv("WATCHDOG_PID");
+	guint64 us = text ? g_ascii_strtoull(text, NULL, 10) : 0;
+
+	if (us >= 2000 && (!pid || g_ascii_strtoll(pid, NULL, 10) == getpid()))
+		g_timeout_add(MIN(us / 2000, G_MAXUINT), on_watchdog, NULL);
+}
+
 static gboolean write_pidfile(GError **error)
 {
 	g_autofree char *text = g_strdup_printf("%d\n", (int) getpid());
@@ -258,6 +274,7 @@ static int serve(IsdCore *core)
 	if (ready_fd >= 0)
 		leave_terminal();
 	notify("READY=1");
+	start_watchdog();
 	status = isd_core_run(core);
 	notify("STOPPING=1");
 	isd_log(LOG_NOTICE, NULL, 0, "%s: stopped", core->dir);

@@ -41,23 +41,41 @@ END
 cat >"$bin/izoctl" <<END
 #!/bin/sh
 echo "role: pretended (\$*)"
+cat "$TMP/state" 2>/dev/null
+[ ! -e "$TMP/status-fails" ]
 END
 chmod +x "$bin"/*
 
 conf=$TMP/intersync
 sed -e "s|@sbindir@|$bin|; s|@bindir@|$bin|; s|@mountdir@|$bin|; s|@defaultsdir@|$TMP|g" \
-	-e "s|@sysrundir@|$TMP/run|; s|@sysvardir@|$TMP/var|" \
+	-e "s|@sysrundir@|$TMP/run|; s|@sysvardir@|$TMP/var|; s|@systemdunitdir@|$TMP/none|" \
 	-e 's/intermezzo | fuse\.intermezzo)/tmpfs)/' \
-	"$TOP_SRCDIR/init/intersync.in" >"$TMP/init"
+	"$TOP_SRCDIR/init/intersync-service.in" >"$TMP/intersync-service"
+sed -e "s|@pkglibexecdir@|$TMP|" "$TOP_SRCDIR/init/intersync.in" >"$TMP/init"
+chmod +x "$TMP/intersync-service"
+run=$TMP/run/intersync
 init()
 {
 	sh "$TMP/init" "$@"
 }
 
+# exits TEXT STATUS COMMAND...
+exits()
+{
+	x_text=$1
+	x_status=$2
+	shift 2
+	"$@" >"$TMP/exits.out" 2>&1
+	x_got=$?
+	[ "$x_got" -eq "$x_status" ] && ok "$x_text" && return
+	echo "exit status $x_got, expected $x_status" >>"$TMP/exits.out"
+	not_ok "$x_text" "$TMP/exits.out"
+}
+
 cache=$TMP/the\ cache
 cleanup()
 {
-	for c_pid in "$TMP"/run/*.pid; do
+	for c_pid in "$run"/*.pid; do
 		[ ! -s "$c_pid" ] || kill -KILL "$(cat "$c_pid")"
 	done
 	umount "$cache" "$TMP/second" "$TMP/third" 2>/dev/null
@@ -78,18 +96,22 @@ try "the template is shell, and says nothing" sh -c \
 fails "no action" 2 'Usage' init
 fails "an unknown action" 2 'Usage' init frobnicate
 for action in start restart force-reload; do
-	fails "$action, no configuration" 6 'no fileset is configured; set DEVICE' init $action
+	fails "$action, no configuration" 6 'no fileset is configured; set SERVER_OPTS' init $action
 done
+fails "try-restart, no configuration" 0 'no fileset is configured' init try-restart
+exits "configured, no configuration" 1 "$TMP/intersync-service" configured
 fails "stop, no configuration" 0 'no fileset is configured' init stop
 fails "status, no configuration" 3 'no fileset is configured' init status
 cp "$TOP_SRCDIR/etc/intersync.default" "$conf"
 fails "start, the template alone" 6 'no fileset is configured' init start
-for action in start stop restart force-reload; do
+for action in start stop restart force-reload try-restart; do
 	fails "$action, not root" 4 'must be run as root' \
 		setpriv --reuid=65534 --clear-groups sh "$TMP/init" $action
 done
-configure DEVICE="$TMP/image"
-fails "start without CACHE" 6 'CACHE in .* must be the path' init start
+configure 'if'
+fails "start, not shell" 6 'is no shell script' init start
+configure FSET=fset0 FORMAT=yes SIZE=1G
+fails "start, a name alone" 6 'no fileset is configured' init start
 configure DEVICE="$TMP/image" CACHE=relative
 fails "start with a relative CACHE" 6 'must be the path' init start
 configure DEVICE="$TMP/image" CACHE="'$cache'" FSET=../x
@@ -100,6 +122,13 @@ fails "start, nothing there, not told to format" 6 'holds no fileset; FORMAT="ye
 mv "$bin/intersync" "$bin/away"
 fails "start, daemon not installed" 5 'program intersync is not installed' init start
 mv "$bin/away" "$bin/intersync"
+mv "$TMP/intersync-service" "$TMP/away"
+for action in start restart force-reload try-restart; do
+	fails "$action, removed but its script" 5 'is not installed' init $action
+done
+exits "stop, removed but its script" 0 init stop
+exits "status, removed but its script" 4 init status
+mv "$TMP/away" "$TMP/intersync-service"
 
 # The whole way
 
@@ -112,12 +141,19 @@ fails "start formats, mounts, runs" 0 'fset0: started \(server, .*the cache\)' i
 	not_ok "an image was made"
 grep -qx "mount $TMP/image $cache -o fileset=fset0,noatime" "$log" && ok "mounted as told" ||
 	not_ok "mounted as told" "$log"
-grep -qx "intersync --port=1 --debug=3 --pidfile=$TMP/run/intersync.pid $cache nice $(($(nice) + 3))" "$log" &&
+grep -qx "intersync --port=1 --debug=3 --pidfile=$run/fset0.pid $cache nice $(($(nice) + 3))" "$log" &&
 	ok "daemon run as told" || not_ok "daemon run as told" "$log"
 [ "$(readlink "$TMP/var/intermezzo/cache")" = "$cache" ] && ok "the link to the cache" ||
 	not_ok "the link to the cache"
 fails "status" 0 'fset0: runs \(server, .*process [0-9]+\)' init status
 fails "status has what izoctl says" 0 'role: pretended \(status .*the cache\)' init status
+echo "state        restarting: httpd has ended and will be started again" >"$TMP/state"
+fails "status, httpd is dead" 4 'httpd has ended' init status
+rm "$TMP/state"
+: >"$TMP/status-fails"
+fails "status, the daemon does not answer" 4 'runs' init status
+rm "$TMP/status-fails"
+fails "status has the peers of a server" 0 'role: pretended \(peers .*the cache\)' init status
 try "status as anybody" setpriv --reuid=65534 --clear-groups sh "$TMP/init" status
 rm "$log"
 fails "start again" 0 'runs already' init start
@@ -131,10 +167,10 @@ gone()
 	done
 }
 
-old=$(cat "$TMP/run/intersync.pid")
-for action in restart force-reload; do
+old=$(cat "$run/fset0.pid")
+for action in restart force-reload try-restart; do
 	fails "$action" 0 'fset0: started' init $action
-	new=$(cat "$TMP/run/intersync.pid")
+	new=$(cat "$run/fset0.pid")
 	[ "$old" != "$new" ] && ok "with a new process" || not_ok "with a new process"
 	old=$new
 done
@@ -143,15 +179,32 @@ kill -KILL "$old"
 gone "$old"
 fails "status after a crash" 1 'daemon does not run; .*is mounted' init status
 fails "start after a crash" 0 'started' init start
-old=$(cat "$TMP/run/intersync.pid")
+old=$(cat "$run/fset0.pid")
 kill -KILL "$old"
 gone "$old"
-echo $$ >"$TMP/run/intersync.pid"
+echo $$ >"$run/fset0.pid"
 fails "the process of somebody else is not ours" 1 'daemon does not run' init status
+exits "try-restart after a crash does nothing" 0 init try-restart
+fails "the daemon is still dead" 1 'daemon does not run' init status
 fails "stop after a crash" 0 'fset0: stopped' init stop
+exits "try-restart, stopped" 0 init try-restart
 fails "status after that" 3 'is stopped' init status
 fails "start once more" 0 'started' init start
 
+(
+	cd "$cache" || exit
+	exec sleep 3600
+) &
+user=$!
+while [ "$(readlink "/proc/$user/cwd")" != "$cache" ]; do sleep 0.05; done
+for action in restart force-reload try-restart; do
+	fails "$action while somebody works there" 0 'fset0: started' init $action
+done
+umount -l "$cache"
+fails "status, the daemon runs and nothing is mounted" 4 'is not mounted' init status
+fails "start then" 0 'fset0: started' init start
+kill $user
+wait $user 2>/dev/null
 (
 	cd "$cache" || exit
 	exec sleep 3600
@@ -200,6 +253,27 @@ fails "a directory is adopted" 0 'started' init start
 [ -e "$TMP/tree/.intermezzo/fset0/kml" ] && ok "with a fileset" || not_ok "with a fileset"
 init stop >/dev/null
 
+# One line is enough
+
+sed -i "s|^LIB=.*|LIB=$TMP/lib|; s|:=/srv/|:=$TMP/|" "$TMP/intersync-service"
+sed -i 's|"10G"|"20M"|; s|:=10G|:=20M|' "$TMP/intersync-service"
+configure 'SERVER_OPTS="--port=1"'
+try "configured" "$TMP/intersync-service" configured
+fails "a server of one line" 0 'fset0: started \(server, .*/fset0\)' init start
+[ -s "$TMP/lib/fset0.img" ] && ok "an image was made for it" || not_ok "an image was made for it"
+init stop >/dev/null
+try "what it makes for systemd" "$TMP/intersync-service" generate "$TMP/units"
+grep -qx "ReadWritePaths=\"-$TMP/fset0\"" "$TMP/units/intersync@fset0.service.d/fileset.conf" &&
+	grep -q NET_BIND_SERVICE "$TMP/units/intersync@fset0.service.d/fileset.conf" &&
+	grep -q "^RequiresMountsFor=.*lib/fset0.img" \
+		"$TMP/units/intersync-mount@fset0.service.d/fileset.conf" &&
+	ok "has path and port" || not_ok "has path and port"
+exits "mount, for systemd" 0 "$TMP/intersync-service" mount fset0
+fails "mounted alone is not running" 3 'daemon does not run; .*is mounted' init status
+exits "unmount, for systemd" 0 "$TMP/intersync-service" unmount fset0
+fails "a fileset of another name" 6 'no fileset other is configured' \
+	"$TMP/intersync-service" mount other
+
 # A client, its old names, and further filesets
 
 configure DEVICE="$TMP/tree" INTERSYNC_CACHE="'$cache'" \
@@ -213,7 +287,10 @@ fails "a client" 0 'fset0: runs \(client' sh -c "sh '$TMP/init' status | grep fs
 grep -q 'intersync --server=192.0.2.1 --pidfile' "$log" && ok "with its options" ||
 	not_ok "with its options" "$log"
 echo FORMAT=yes >>"$conf.d/b.conf"
-fails "all three run" 0 'third: started' init start
+printf '%s\n' FSET=third DEVICE="$TMP/c" CACHE="$TMP/fourth" >"$conf.d/c.conf"
+fails "two of one name" 6 'c.conf: FSET="third" is configured in .*b.conf, too' init start
+rm "$conf.d/c.conf"
+fails "all three run" 0 'third: runs already' init start
 fails "status of all" 0 'third: runs \(server' init status
 [ "$(readlink "$TMP/var/intermezzo/second")" = "$TMP/second" ] && ok "a link for each" ||
 	not_ok "a link for each"
