@@ -185,7 +185,7 @@ static int make(struct inode *dir, struct dentry *dentry, const struct make *m)
 }
 
 static int izo_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
-		      umode_t mode, bool excl)
+		      umode_t mode IZO_CREATE_ARGS)
 {
 	return make(dir, dentry, &(struct make) { .mode = S_IFREG | (mode & S_IALLUGO) });
 }
@@ -465,13 +465,49 @@ static void move_copy_attr(const struct move *m)
 		izo_copy_attr(m->tdir);
 }
 
+static void keep_mtime(struct dentry *lower, const struct timespec64 *was)
+{
+	const struct timespec64 now = inode_get_mtime(d_inode(lower));
+	struct iattr attr = {
+		.ia_valid = ATTR_MTIME | ATTR_MTIME_SET | ATTR_FORCE,
+		.ia_mtime = *was,
+	};
+
+	if (timespec64_equal(&now, was))
+		return;
+	inode_lock_nested(d_inode(lower), I_MUTEX_CHILD);
+	(void) notify_change(&nop_mnt_idmap, lower, &attr, NULL);
+	inode_unlock(d_inode(lower));
+}
+
+/*
+ * xfs gives a directory that is exchanged with something of another directory
+ * another mtime.  Nothing in it has changed, and the record says nothing of it.
+ */
+static int exchange(const struct izo_renaming *r)
+{
+	const struct timespec64 old = inode_get_mtime(d_inode(r->old));
+	const struct timespec64 new = inode_get_mtime(d_inode(r->new));
+	int err;
+
+	err = izo_vfs_rename(r->old_parent, r->old, r->new_parent, r->new, r->flags);
+	if (!err && r->old_parent != r->new_parent) {
+		keep_mtime(r->old, &old);
+		keep_mtime(r->new, &new);
+	}
+	return err;
+}
+
 static int move_locked(const struct move *m, struct izo_renaming *r)
 {
 	int err = -ESTALE;
 
 	if (!same_object(r->old, m->old) || !same_object(r->new, m->new))
 		return err;
-	err = izo_vfs_rename(r->old_parent, r->old, r->new_parent, r->new, m->flags);
+	if (m->flags & RENAME_EXCHANGE && d_is_positive(r->new))
+		err = exchange(r);
+	else
+		err = izo_vfs_rename(r->old_parent, r->old, r->new_parent, r->new, m->flags);
 	move_copy_attr(m);
 	return err;
 }

@@ -316,12 +316,21 @@ static int izo_fadvise(struct file *file, loff_t offset, loff_t len, int advice)
  */
 #define IZO_IOC_SHUTDOWN	_IOR('X', 125, __u32)
 
+static long lower_ioctl(struct file *real, unsigned int cmd, unsigned long arg)
+{
+	long n = -ENOTTY;
+
+	if (real->f_op->unlocked_ioctl)
+		n = real->f_op->unlocked_ioctl(real, cmd, arg);
+	return n == -ENOIOCTLCMD ? -ENOTTY : n;
+}
+
 long izo_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	switch (cmd) {
 	case IZO_IOC_SHUTDOWN:
 	case FS_IOC_GETVERSION:
-		return vfs_ioctl(file->private_data, cmd, arg);
+		return lower_ioctl(file->private_data, cmd, arg);
 	default:
 		return -ENOTTY;
 	}

@@ -76,11 +76,8 @@ static int add_acl(struct items *it, struct inode *lower, int type)
 
 	if (IS_ERR_OR_NULL(acl))
 		return PTR_ERR_OR_ZERO(acl);
-	size = posix_acl_xattr_size(acl->a_count);
-	value = kmalloc(size, GFP_KERNEL);
-	err = value ? posix_acl_to_xattr(&init_user_ns, acl, value, size) : -ENOMEM;
-	if (err >= 0)
-		err = items_add(it, posix_acl_xattr_name(type), value, size);
+	value = izo_acl_to_xattr(acl, &size);
+	err = value ? items_add(it, posix_acl_xattr_name(type), value, size) : -ENOMEM;
 	kfree(value);
 	posix_acl_release(acl);
 	return err;

@@ -10,7 +10,6 @@
 
 #include <linux/mm.h>
 #include <linux/pagemap.h>
-#include <linux/pagevec.h>
 #include <linux/rmap.h>
 
 struct izo_vm_ops {

@@ -130,16 +130,22 @@ ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size)
 ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, size_t size)
 {
 	struct posix_acl *acl;
-	ssize_t n;
+	size_t value_size;
+	void *value;
 
 	if (!is_posix_acl_xattr(name))
 		return vfs_getxattr(&nop_mnt_idmap, lower, name, buf, size);
 	acl = vfs_get_acl(&nop_mnt_idmap, lower, name);
 	if (IS_ERR_OR_NULL(acl))
 		return acl ? PTR_ERR(acl) : -ENODATA;
-	n = posix_acl_to_xattr(&init_user_ns, acl, buf, size);
+	value = izo_acl_to_xattr(acl, &value_size);
 	posix_acl_release(acl);
-	return n;
+	if (!value)
+		return -ENOMEM;
+	if (value_size <= size)
+		memcpy(buf, value, value_size);
+	kfree(value);
+	return value_size <= size ? (ssize_t) value_size : -ERANGE;
 }
 
 /* ACLs */
@@ -172,19 +178,13 @@ static int change_acl(struct dentry *lower, struct posix_acl *acl, int type)
 static struct izo_op *begin_acl(struct inode *inode, struct dentry *dentry,
 				struct posix_acl *acl, int type)
 {
-	const size_t size = acl ? posix_acl_xattr_size(acl->a_count) : 0;
-	void *value = acl ? kmalloc(size, GFP_KERNEL) : NULL;
+	size_t size = 0;
+	void *value = acl ? izo_acl_to_xattr(acl, &size) : NULL;
 	struct izo_op *op;
-	int n = 0;
 
 	if (acl && !value)
 		return ERR_PTR(-ENOMEM);
-	if (acl)
-		n = posix_acl_to_xattr(&init_user_ns, acl, value, size);
-	if (n < 0)
-		op = ERR_PTR(n);
-	else
-		op = begin(inode, dentry, posix_acl_xattr_name(type), value, size);
+	op = begin(inode, dentry, posix_acl_xattr_name(type), value, size);
 	kfree(value);
 	return op;
 }

@@ -6,6 +6,24 @@
 #ifndef INTERMEZZO_COMPAT_ACL_H
 #define INTERMEZZO_COMPAT_ACL_H
 
+/* In memory of its own, as the newest posix_acl_to_xattr() has it. */
+static inline void *izo_acl_to_xattr(const struct posix_acl *acl, size_t *ret_size)
+{
+#ifdef IZO_HAVE_ACL_TO_XATTR_ALLOC
+	return posix_acl_to_xattr(&init_user_ns, acl, ret_size, GFP_KERNEL);
+#else
+	const size_t size = posix_acl_xattr_size(acl->a_count);
+	void *value = kmalloc(size, GFP_KERNEL);
+
+	if (value && posix_acl_to_xattr(&init_user_ns, acl, value, size) < 0) {
+		kfree(value);
+		return NULL;
+	}
+	*ret_size = size;
+	return value;
+#endif
+}
+
 #ifdef IZO_HAVE_VFS_ACL
 #define IZO_ACL_OPS
 #define IZO_ACL_IOPS						\
@@ -40,15 +58,13 @@ static inline struct posix_acl *vfs_get_acl(struct user_namespace *ns, struct de
 static inline int vfs_set_acl(struct user_namespace *ns, struct dentry *d, const char *name,
 			      struct posix_acl *acl)
 {
-	const size_t size = posix_acl_xattr_size(acl->a_count);
-	void *value = kmalloc(size, GFP_KERNEL);
+	size_t size;
+	void *value = izo_acl_to_xattr(acl, &size);
 	int err;
 
 	if (!value)
 		return -ENOMEM;
-	err = posix_acl_to_xattr(&init_user_ns, acl, value, size);
-	if (err >= 0)
-		err = vfs_setxattr(ns, d, name, value, size, 0);
+	err = vfs_setxattr(ns, d, name, value, size, 0);
 	kfree(value);
 	return err;
 }

@@ -18,6 +18,11 @@
 #ifdef IZO_HAVE_FILELOCK_H
 #include <linux/filelock.h>
 #endif
+#ifdef IZO_HAVE_FOLIO_BATCH_H
+#include <linux/folio_batch.h>
+#else
+#include <linux/pagevec.h>
+#endif
 #include <linux/fs.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
@@ -136,6 +141,14 @@ static inline bool sb_has_encoding(const struct super_block *sb)
 #define IZO_UPDATE_TIME_ARGS
 #else
 #define IZO_UPDATE_TIME_ARGS struct timespec64 *time,
+#endif
+
+/* i_op->create() */
+
+#ifdef IZO_HAVE_CREATE_4
+#define IZO_CREATE_ARGS
+#else
+#define IZO_CREATE_ARGS , bool excl
 #endif
 
 /* mounting */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <linux/fs.h>
 #include <linux/fileattr.h>
 
 u32 probe(const struct file_kattr *fa);
