@@ -7,8 +7,6 @@
 
 #include <errno.h>
 
-#define BATCH_SLACK	(16 * 1024)	/* a record's names and usual xattrs */
-
 typedef struct {
 	IsdBatchResult	result;
 	gpointer	item;
@@ -19,7 +17,6 @@ struct IsdBatch {
 	IsdClient	*c;
 	IsdReint	*reint;
 	GArray		*items;
-	gsize		bytes;		/* about so many in the message */
 };
 
 typedef struct {
@@ -71,7 +68,7 @@ guint isd_batch_count(const IsdBatch *b)
 
 gboolean isd_batch_has_room(const IsdBatch *b, gsize bytes)
 {
-	return !b->items->len || b->bytes + bytes < IZO_MSG_MAX - BATCH_SLACK;
+	return isd_reint_has_room(b->reint, bytes);
 }
 
 gboolean isd_batch_add(IsdBatch *b, const struct kml_record *r, const struct izo_guard *guard,
@@ -86,7 +83,6 @@ gboolean isd_batch_add(IsdBatch *b, const struct kml_record *r, const struct izo
 			return FALSE;
 		isd_reint_add(b->reint, r, guard, tguard, flags);
 	}
-	b->bytes += sizeof(struct izo_reint_entry) + kml_encoded_size(r);
 	g_array_append_val(b->items, i);
 	return TRUE;
 }
@@ -174,7 +170,6 @@ gboolean isd_batch_flush(IsdBatch *b, GError **error)
 	/* what is done about a result may use the batch again */
 	items = g_steal_pointer(&b->items);
 	b->items = batch_items_new();
-	b->bytes = 0;
 	copy = g_memdup2(results, items->len * sizeof(*results));
 	return batch_take(b->c, items, copy, error);
 }
@@ -204,7 +199,6 @@ void isd_batch_submit(IsdBatch *b, IsdBatchDone done, gpointer data)
 	f->done = done;
 	f->data = data;
 	b->items = batch_items_new();
-	b->bytes = 0;
 	isd_reint_submit(b->reint, b->c->core, 0, 0, batch_landed, f);
 }
 

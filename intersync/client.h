@@ -116,7 +116,7 @@ gboolean isd_batch_add(IsdBatch *b, const struct kml_record *r, const struct izo
 		       IsdBatchResult result, gpointer item, GDestroyNotify free_item,
 		       GError **error);
 guint isd_batch_count(const IsdBatch *b);
-/* Is there room for a record with so many bytes of names, xattrs and content? */
+/* Will a usual record with so many bytes of content still go in, without a flush? */
 gboolean isd_batch_has_room(const IsdBatch *b, gsize bytes);
 /* Send it and deal with the results; waits for the file system. */
 gboolean isd_batch_flush(IsdBatch *b, GError **error);

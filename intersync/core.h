@@ -68,6 +68,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(IsdReint, isd_reint_free)
 gboolean isd_reint_add(IsdReint *b, const struct kml_record *r, const struct izo_guard *guard,
 		       const struct izo_guard *tguard, guint32 flags);
 guint isd_reint_count(const IsdReint *b);
+/* Will a usual record with so many bytes of content still go in? */
+gboolean isd_reint_has_room(const IsdReint *b, gsize data);
 /*
  * Send; results (little-endian, as in channel.h; one per added record) live in b
  * until the next call.  Empties the batch.  A record that could not be encoded gets

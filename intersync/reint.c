@@ -14,6 +14,7 @@
 #define BATCH_MAX	(IZO_MSG_MAX - sizeof(struct izo_msg))
 /* The kernel needs contiguous memory for a message: a batch is larger only for one record. */
 #define BATCH_FULL	(128 * 1024)
+#define RECORD_USUAL	4096		/* a record's fields, names and xattrs, seldom more */
 
 struct IsdReint {
 	struct izo_reint	head;
@@ -57,6 +58,11 @@ void isd_reint_free(IsdReint *b)
 guint isd_reint_count(const IsdReint *b)
 {
 	return b->local->len;
+}
+
+gboolean isd_reint_has_room(const IsdReint *b, gsize data)
+{
+	return !b->sent || b->body->len + RECORD_USUAL + data <= BATCH_FULL;
 }
 
 static void not_sent(IsdReint *b, guint32 why)
