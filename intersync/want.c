@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 
 #define WANT_JOBS	3		/* being fetched or waiting to be applied */
-#define WANT_FLIGHTS	2		/* batches with the file system */
+#define WANT_FLIGHTS	4		/* batches with the file system */
 #define JOB_OBJECTS	1024
 #define JOB_BYTES	(4 * 1024 * 1024)
 #define RETRY_SECONDS	3
