@@ -9,6 +9,11 @@
  * kernel before it releases the descriptor they came from, so the CLOSE at the
  * last release covers them.
  *
+ * What is open for reading is not passed through to the lower file, although
+ * newer kernels could: while it is, mmap() by every other opener fails with ENODEV
+ * (fuse_file_mmap() in the kernel), and a reader must not break a writer.  What is
+ * read again comes from the page cache, one way or the other.
+ *
  * Flags that the kernel applies itself (O_APPEND, O_DIRECT, O_SYNC) are not
  * passed on: offsets come from it, and syncs as requests.
  */

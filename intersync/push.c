@@ -87,7 +87,7 @@ static void push_op_failed(IsdPush *p, PushOp *po, int err)
 /* --- what stays stale although everything was taken in --- */
 
 /* Of a rename one of the names on its way is somebody else's there: what counts is its end. */
-static gboolean stale_rename(IsdPush *p, PushOp *po, const IsdObject *o, GError **error)
+static gboolean stale_rename(IsdPush *p, const IsdObject *o, GError **error)
 {
 	guint64 last;
 
@@ -167,7 +167,7 @@ static gboolean push_stale(IsdPush *p, PushOp *po, gboolean *ret_moot, GError **
 		return TRUE;
 	}
 	isd_push_is_void(p->c, o.id, r->recno, &moved);
-	return moved || stale_rename(p, po, &o, error);
+	return moved || stale_rename(p, &o, error);
 }
 
 /* --- answers --- */
