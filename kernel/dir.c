@@ -53,7 +53,10 @@ static struct dentry *izo_lookup(struct inode *dir, struct dentry *dentry, unsig
 	lower = lookup_noperm_unlocked(&name, izo_lower_dentry(dir));
 	if (IS_ERR(lower))
 		return lower;
-	if (d_is_positive(lower))
+	/* ext4's encryption without its key: the names are not those they will be */
+	if (lower->d_flags & DCACHE_NOKEY_NAME)
+		inode = ERR_PTR(-ENOKEY);
+	else if (d_is_positive(lower))
 		inode = izo_iget(dir->i_sb, lower, meta_child(dir, &dentry->d_name));
 	dput(lower);
 	return d_splice_alias(inode, dentry);

@@ -174,7 +174,9 @@ static int check_lower(struct izo_sb *sbi, struct fs_context *fc)
 	}
 	if (sb_has_encoding(lsb))
 		return invalfc(fc, "the lower file system folds case");
-	if (sbi->lower_root->d_flags & DCACHE_OP_REVALIDATE)
+	/* on a device it is for encryption: see izo_lookup() */
+	if (sbi->lower_root->d_flags & DCACHE_OP_REVALIDATE &&
+	    !(lsb->s_type->fs_flags & FS_REQUIRES_DEV))
 		return invalfc(fc, "the lower file system is not a local one");
 	if (lsb->s_stack_depth >= FILESYSTEM_MAX_STACK_DEPTH)
 		return invalfc(fc, "too many file systems are stacked already");

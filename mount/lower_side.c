@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,27 @@ static void plain_field(char *s)
 	*d = 0;
 }
 
+/* The kernel's file system shows the loop device in place of the image. */
+static bool backed_by(const char *device, const char *image)
+{
+	char path[64], line[PATH_MAX + 2];
+	bool same = false;
+	FILE *f;
+
+	if (strncmp(device, "/dev/loop", 9) != 0)
+		return false;
+	snprintf(path, sizeof(path), "/sys/block/%.16s/loop/backing_file", device + 5);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		same = strcmp(line, image) == 0;
+	}
+	fclose(f);
+	return same;
+}
+
 /* Does /proc/self/mounts show something mounted from this source? */
 static bool shown_mounted(const char *source)
 {
@@ -60,7 +82,7 @@ static bool shown_mounted(const char *source)
 	while (!found && getline(&line, &size, f) > 0) {
 		line[strcspn(line, " ")] = 0;
 		plain_field(line);
-		found = strcmp(line, source) == 0;
+		found = strcmp(line, source) == 0 || backed_by(line, source);
 	}
 	free(line);
 	fclose(f);
@@ -107,17 +129,27 @@ static int find_type(const struct mount_options *o, const char *device, char ret
 	return -EX_FAIL;
 }
 
-static int open_device(const struct mount_options *o, const char *device)
+static int wait_device(const struct mount_options *o, const char *device)
 {
-	char type[64], why[512];
 	unsigned int tries = 0;
-	int fd, rc;
+	int rc;
 
 	while ((rc = lower_device_free(device)) == -EBUSY && wait_free(o, &tries))
 		;
 	if (rc)
 		return fail(o->source, rc == -EBUSY ? "is mounted or otherwise in use" :
 			    strerror(-rc));
+	return 0;
+}
+
+static int open_device(const struct mount_options *o, const char *device)
+{
+	char type[64], why[512];
+	int fd, rc;
+
+	rc = wait_device(o, device);
+	if (rc)
+		return rc;
 	rc = find_type(o, device, type);
 	if (rc)
 		return rc;
@@ -259,15 +291,47 @@ int lower_side_open(struct mount_options *o)
 	return fd;
 }
 
+/* The module need not guess what is there, nor people what it should have been. */
+static int use_type(struct mount_options *o, const char *device)
+{
+	char type[64];
+	int rc;
+
+	rc = find_type(o, device, type);
+	if (rc)
+		return rc;
+	free(o->cache_type);
+	o->cache_type = strdup(type);
+	return o->cache_type ? 0 : fail(o->source, strerror(ENOMEM));
+}
+
 int lower_side_device(struct mount_options *o, char ret_path[32], const char **ret_source)
 {
 	struct stat st;
-	int fd;
+	int fd = -1, rc;
 
 	*ret_source = o->source;
-	if (o->virtual || o->lowerdir || stat(o->source, &st) || !S_ISREG(st.st_mode))
+	if (o->virtual || o->lowerdir)
 		return -1;
-	fd = attach(o, ret_path);
-	*ret_source = ret_path;
-	return fd < 0 ? fd - 1 : fd;
+	if (stat(o->source, &st))
+		return fail(o->source, strerror(errno)) - 1;
+	if (S_ISREG(st.st_mode)) {
+		fd = attach(o, ret_path);
+		if (fd < 0)
+			return fd - 1;
+		*ret_source = ret_path;
+	} else if (S_ISBLK(st.st_mode)) {
+		rc = wait_device(o, o->source);
+		if (rc)
+			return rc - 1;
+	} else {
+		return -1;
+	}
+	rc = use_type(o, *ret_source);
+	if (rc) {
+		if (fd >= 0)
+			close(fd);
+		return rc - 1;
+	}
+	return fd;
 }

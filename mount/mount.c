@@ -142,69 +142,20 @@ static int check_dir(const struct mount_options *o)
 
 /* The kernel's file system */
 
-static bool kernel_has(const char *type)
-{
-	FILE *f = fopen("/proc/filesystems", "re");
-	char line[256], *name;
-	bool has = false;
-
-	if (!f)
-		return false;
-	while (!has && fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\n")] = 0;
-		name = strrchr(line, '\t');
-		has = name && strcmp(name + 1, type) == 0;
-	}
-	fclose(f);
-	return has;
-}
-
-static int add_data(char **data, const char *name, const char *value)
-{
-	char *old = *data;
-	int n;
-
-	if (!value)
-		return 0;
-	n = asprintf(data, "%s%s%s%s%s", old ? old : "", old ? "," : "", name,
-		     *name ? "=" : "", value);
-	free(n < 0 ? NULL : old);
-	return n < 0 ? EX_SYSERR : 0;
-}
-
-static int kernel_data(const struct mount_options *o, char **data)
-{
-	char channel[40];
-	int rc;
-
-	snprintf(channel, sizeof(channel), "/dev/intermezzo%d", o->minor);
-	rc = add_data(data, "fileset", o->fileset);
-	if (!rc)
-		rc = add_data(data, "cache_type", o->cache_type);
-	if (!rc)
-		rc = add_data(data, "lowerdir", o->lowerdir);
-	if (!rc)
-		rc = add_data(data, "channel", o->minor < 0 ? NULL : channel);
-	return rc ? rc : add_data(data, "", o->lower);
-}
-
 static int mount_kernel(struct mount_options *o, const char *type)
 {
-	char device[32], *data = NULL;
+	char device[32];
 	const char *source;
-	int loop_fd, rc;
+	int loop_fd, rc = 0;
 
 	loop_fd = lower_side_device(o, device, &source);
 	if (loop_fd < -1)
 		return -(loop_fd + 1);
-	rc = kernel_data(o, &data);
-	if (rc)
-		say("%s", strerror(ENOMEM));
-	if (!rc && !o->fake && mount(source, o->dir, type, o->flags, data)) {
-		say("%s on %s: %s", o->source, o->dir, strerror(errno));
-		rc = EX_FAIL;
-	}
-	free(data);
+	if (o->verbose)
+		printf("%s: %s on %s, the kernel's\n", program,
+		       o->lowerdir ? o->lowerdir : o->source, o->dir);
+	if (!o->fake)
+		rc = kernel_side_mount(o, type, source);
 	if (loop_fd >= 0)
 		close(loop_fd);
 	return rc;
@@ -310,7 +261,7 @@ static int mount_any(struct mount_options *o)
 	bool kernel = o->backend == BACKEND_KERNEL;
 
 	if (o->backend == BACKEND_AUTO)
-		kernel = kernel_has(type);
+		kernel = kernel_side_has(type);
 	return kernel ? mount_kernel(o, type) : mount_fuse(o);
 }
 

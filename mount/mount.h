@@ -44,10 +44,15 @@ void options_free(struct mount_options *o);
 int lower_side_open(struct mount_options *o);
 
 /*
- * For the kernel's file system: what mount(2) takes as source, a device for an
- * image.  The descriptor keeps that device until the mount has it; -1: none needed,
- * less: minus an exit status - 1.
+ * For the kernel's file system: what is to be its source, a device for an image,
+ * and o->cache_type what is on it.  The descriptor keeps that device until the mount
+ * has it; -1: none needed, less: minus an exit status - 1.
  */
 int lower_side_device(struct mount_options *o, char ret_path[32], const char **ret_source);
+
+/* Does the kernel know the type, maybe after loading the module? */
+bool kernel_side_has(const char *type);
+/* Mount it; 0 or an exit status (said). */
+int kernel_side_mount(const struct mount_options *o, const char *type, const char *source);
 
 #endif
