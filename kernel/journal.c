@@ -380,6 +380,17 @@ void izo_journal_drain(struct izo_journal *j)
 	mutex_unlock(&j->lock);
 }
 
+void izo_journal_drain_logged(struct izo_journal *j)
+{
+	bool all;
+
+	mutex_lock(&j->lock);
+	all = j->appended_seq > j->logged_seq;
+	mutex_unlock(&j->lock);
+	if (!all)
+		izo_journal_drain(j);
+}
+
 int izo_journal_sync(struct izo_journal *j)
 {
 	return j->ops->sync(j);

@@ -80,6 +80,7 @@ struct izo_journal {
 	u64			head, tail, appended;
 	u64			promised;	/* bytes behind head, not taken yet */
 	u64			next_seq, appended_seq, durable_seq;	/* all below are so */
+	u64			logged_seq;	/* the last that is for the log */
 	u64			serial;
 	/* The kml: its end, what is allocated, what operations may still append. */
 	u64			end, recno, allocated, reserved;
@@ -109,6 +110,8 @@ int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc);	/* with recover
 void izo_journal_close(struct izo_sb *sbi);
 /* Wait until everything that is complete now is in the kml. */
 void izo_journal_drain(struct izo_journal *j);
+/* The same, but only if there is something on its way that is for the log. */
+void izo_journal_drain_logged(struct izo_journal *j);
 /* The lower file system has been synced after the log ended there. */
 void izo_journal_data_synced(struct izo_journal *j, u64 offset, u64 recno);
 /* Make all that was logged durable. */

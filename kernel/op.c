@@ -357,6 +357,8 @@ static void take(struct izo_op *op, struct izo_trans *t, u64 len, u64 kml_room)
 	if (rest < len)
 		ring_put(j, t, rest, LML_E_PAD);
 	op->seq = j->next_seq;
+	if (!op->nolog)
+		j->logged_seq = op->seq;
 	op->entry = ring_put(j, t, len, LML_E_RESERVED);
 	op->entry->kml_room = cpu_to_le64(kml_room);
 	j->promised -= 2 * len;
@@ -412,16 +414,23 @@ static int begin(struct izo_op *op, u64 len, size_t intent)
 	return err;
 }
 
-/* On an error the operation must not be done; the caller frees op. */
-int izo_op_begin(struct izo_op *op)
+/* What has an entry by now comes before what begins now. */
+static u64 last_seq(struct izo_journal *j)
+{
+	u64 seq;
+
+	mutex_lock(&j->lock);
+	seq = j->next_seq - 1;
+	mutex_unlock(&j->lock);
+	return seq;
+}
+
+static int begin_logged(struct izo_op *op)
 {
 	size_t intent;
 	u64 len;
 	int err;
 
-	err = op->reint ? izo_reint_guards(op->reint) : 0;
-	if (err || (op->nolog && !op->redo))
-		return err;
 	intent = kml_encoded_size(&op->r);
 	op->room = intent + izo_growth(op->extra);
 	if (op->room > KML_REC_MAX)
@@ -431,6 +440,22 @@ int izo_op_begin(struct izo_op *op)
 	len = entry_len(intent + op->room);
 	err = promise(op, len, op->room);
 	return err ?: begin(op, len, intent);
+}
+
+/* On an error the operation must not be done; the caller frees op. */
+int izo_op_begin(struct izo_op *op)
+{
+	int err = op->reint ? izo_reint_guards(op->reint) : 0;
+
+	if (err)
+		return err;
+	if (!op->nolog || op->redo)
+		err = begin_logged(op);
+	else if (op->reint)
+		op->seq = last_seq(op->j);
+	if (op->reint)
+		op->reint->seq = op->seq;
+	return err;
 }
 
 /* The paths are for people; a record that is too long goes without. */

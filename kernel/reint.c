@@ -448,6 +448,8 @@ static int entry_run(struct izo_reint_run *run, struct izo_reint_entry_run *e, u
 	leave(e->parent);
 	leave(e->tparent);
 	result->error = cpu_to_le32(-err);
+	if (!run->log && !err)
+		result->recno = cpu_to_le64(e->seq);
 	return err;
 }
 
@@ -523,16 +525,17 @@ static bool ends_batch(int err)
 	return err == -ENOSPC || err == -EDQUOT || err == -EIO;
 }
 
-/* Numbers of the records, once the worker has given them. */
+/*
+ * Numbers of the records, once the worker has given them; and who reads the log finds
+ * everything that came before what was not logged.
+ */
 static u64 collect_recnos(struct izo_reint_run *run, struct izo_reint_result *results, u32 count)
 {
 	u64 last = 0;
 	u32 n;
 
-	if (!run->log)
-		return 0;
-	izo_journal_drain(run->sbi->journal);
-	for (n = 0; n < count; n++) {
+	izo_journal_drain_logged(run->sbi->journal);
+	for (n = 0; n < count && run->log; n++) {
 		results[n].recno = cpu_to_le64(run->recnos[n]);
 		if (run->recnos[n])
 			last = run->recnos[n];

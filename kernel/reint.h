@@ -36,6 +36,7 @@ struct izo_reint_entry_run {
 	struct izo_guard	guard, tguard;
 	struct kml_record	r;
 	struct izo_reint_result	*result;
+	u64			seq;		/* the operation's, or the last one's before it */
 	struct dentry		*parent, *tparent;	/* counted */
 	struct qstr		name, tname;
 	/* What the guards are about, set when their directories are locked. */
