@@ -170,21 +170,12 @@ static void touch_lower(struct inode *inode)
 	izo_copy_times(inode);
 }
 
-#ifdef IZO_HAVE_FS_UPDATE_TIME
-int izo_update_time(struct inode *inode, enum fs_update_time type, unsigned int flags)
+int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS)
 {
-	if (type == FS_UPD_ATIME)
+	if (IZO_UPDATES_ATIME)
 		touch_lower(inode);
 	return 0;
 }
-#else
-int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS int flags)
-{
-	if (flags & S_ATIME)
-		touch_lower(inode);
-	return 0;
-}
-#endif
 
 /* chattr */
 

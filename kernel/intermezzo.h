@@ -189,11 +189,7 @@ void izo_copy_size(struct inode *inode);
 int izo_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
 		u32 request_mask, unsigned int flags);
 int izo_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr);
-#ifdef IZO_HAVE_FS_UPDATE_TIME
-int izo_update_time(struct inode *inode, enum fs_update_time type, unsigned int flags);
-#else
-int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS int flags);
-#endif
+int izo_update_time(struct inode *inode, IZO_UPDATE_TIME_ARGS);
 int izo_fileattr_get(struct dentry *dentry, struct file_kattr *fa);
 int izo_fileattr_set(struct mnt_idmap *idmap, struct dentry *dentry, struct file_kattr *fa);
 int izo_fiemap(struct inode *inode, struct fiemap_extent_info *info, u64 start, u64 len);

@@ -203,10 +203,6 @@ void izo_lower_unmount(struct izo_sb *sbi)
 {
 	dput(sbi->meta);
 	dput(sbi->lower_root);
-	if (!sbi->lower_mnt)
-		return;
-	if (sbi->lower_private)
-		mntput(sbi->lower_mnt);
-	else
+	if (sbi->lower_mnt)
 		kern_unmount(sbi->lower_mnt);
 }

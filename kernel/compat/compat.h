@@ -137,10 +137,15 @@ static inline bool sb_has_encoding(const struct super_block *sb)
 
 /* i_op->update_time() */
 
-#ifdef IZO_HAVE_UPDATE_TIME_2
-#define IZO_UPDATE_TIME_ARGS
+#if defined(IZO_HAVE_FS_UPDATE_TIME)
+#define IZO_UPDATE_TIME_ARGS enum fs_update_time type, unsigned int flags
+#define IZO_UPDATES_ATIME (type == FS_UPD_ATIME)
+#elif defined(IZO_HAVE_UPDATE_TIME_2)
+#define IZO_UPDATE_TIME_ARGS int flags
+#define IZO_UPDATES_ATIME (flags & S_ATIME)
 #else
-#define IZO_UPDATE_TIME_ARGS struct timespec64 *time,
+#define IZO_UPDATE_TIME_ARGS struct timespec64 *time, int flags
+#define IZO_UPDATES_ATIME (flags & S_ATIME)
 #endif
 
 /* i_op->create() */
