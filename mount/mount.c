@@ -36,7 +36,7 @@ void say(const char *format, ...)
 
 static void usage(FILE *f)
 {
-	fprintf(f, "Usage: %s SOURCE DIR [-fnrsvw] [-o OPTION[,OPTION]...]\n"
+	fprintf(f, "Usage: %s SOURCE DIR [-fhnrsvVw] [-t TYPE] [-o OPTION[,OPTION]...]\n"
 		"\n"
 		"Helper of mount(8) for InterMezzo.  SOURCE is a block device, an image file or\n"
 		"a directory on which mkizofs has made a fileset.\n"
@@ -255,11 +255,21 @@ static int mount_fuse(struct mount_options *o)
 	return rc;
 }
 
+/* mount(8) leaves this to its helpers. */
+static bool may_be_missing(const struct mount_options *o)
+{
+	struct stat st;
+
+	return o->nofail && !o->virtual && stat(o->source, &st) && errno == ENOENT;
+}
+
 static int mount_any(struct mount_options *o)
 {
 	const char *type = o->virtual ? "vintermezzo" : "intermezzo";
 	bool kernel = o->backend == BACKEND_KERNEL;
 
+	if (may_be_missing(o))
+		return 0;
 	if (o->backend == BACKEND_AUTO)
 		kernel = kernel_side_has(type);
 	return kernel ? mount_kernel(o, type) : mount_fuse(o);

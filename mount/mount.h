@@ -21,6 +21,7 @@ struct mount_options {
 	enum backend	backend;
 	int		minor;		/* -1: any */
 	bool		loop;
+	bool		nofail;		/* a source that is not there is no failure */
 	unsigned long	flags;		/* MS_*: of what people see */
 	unsigned int	lower_attrs;	/* MOUNT_ATTR_*: of the lower mount */
 	char		*fileset, *cache_type, *mtpt, *lowerdir;

@@ -50,7 +50,7 @@ static const struct flag {
 /* For mount(8), fstab and systemd alone. */
 static const char *const ignored[] = {
 	"defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group",
-	"nofail", "_netdev", "silent", "loud", "mand", "nomand", "norelatime",
+	"_netdev", "silent", "loud", "mand", "nomand", "norelatime",
 	"nostrictatime", "lazytime", "nolazytime", "_rnetdev",
 };
 
@@ -138,6 +138,10 @@ static int own_option(struct mount_options *o, const char *name, const char *val
 		return set_minor(o, name, value);
 	if (strcmp(name, "loop") == 0) {
 		o->loop = true;
+		return 0;
+	}
+	if (strcmp(name, "nofail") == 0) {
+		o->nofail = true;
 		return 0;
 	}
 	*ret_known = false;

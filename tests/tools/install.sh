@@ -43,6 +43,16 @@ $bindir/kmlprint
 $(where mountdir)/mount.intermezzo
 $(where mountdir)/mount.vintermezzo
 $(where initdir)/intersync
+$(where pkglibexecdir)/intersync-service
+$(where systemdunitdir)/intersync.service
+$(where systemdunitdir)/intersync@.service
+$(where systemdunitdir)/intersync-mount@.service
+$(where systemdgeneratordir)/intersync-generator
+$(where sysusersdir)/intersync.conf
+$(where tmpfilesdir)/intersync.conf
+$(where logrotatedir)/intersync
+$(where datadir)/bash-completion/completions/izoctl
+$(where datadir)/bash-completion/completions/mkizofs
 $(where defaultsdir)/intersync
 $mandir/man1/kmlprint.1
 $mandir/man7/intermezzo.7
