@@ -3,11 +3,11 @@
 # Small Debian systems for the package tests: debootstrapped once and kept in
 # $PACKAGES_CACHE (/var/tmp/izo-packages), then used through an overlay that is thrown
 # away.  A machine is a name space of each kind over such a root, without a
-# service manager.  Sourced after ../lib.sh.
+# service manager until it is booted.  Sourced after ../lib.sh.
 : "${PACKAGES_CACHE:=/var/tmp/izo-packages}"
 need_root
 need_program debootstrap unshare nsenter ip
-mkdir -p "$PACKAGES_CACHE/archives"
+mkdir -p "$PACKAGES_CACHE" || bail "$PACKAGES_CACHE cannot be made"
 WORK=$(mktemp -d "$PACKAGES_CACHE/work.XXXXXX") || bail "no working directory"
 machines=
 
@@ -55,13 +55,13 @@ machine()
 {
 	m_base=$(base "$2") || bail "no $2 by debootstrap"
 	m_dir=$WORK/$1
-	mkdir -p "$m_dir/root" "$m_dir/upper" "$m_dir/work"
+	mkdir -p "$m_dir/root" "$m_dir/upper" "$m_dir/work" "$m_base.archives"
 	mount -t overlay -o "lowerdir=$m_base,upperdir=$m_dir/upper,workdir=$m_dir/work" overlay \
 		"$m_dir/root" 2>/dev/null || cp -a "$m_base/." "$m_dir/root/"
 	mkfifo "$m_dir/ready"
 	# in the inner shell
 	# shellcheck disable=SC2016
-	unshare --mount --uts --ipc --pid --net --fork --kill-child --propagation private sh -c '
+	unshare --mount --uts --ipc --pid --net --cgroup --fork --kill-child --propagation private sh -c '
 		hostname "$1"
 		mount --rbind "$2/root" "$2/root" && cd "$2/root" || exit
 		mount -t proc proc proc
@@ -77,13 +77,32 @@ machine()
 		pivot_root . . && umount -l . || exit
 		echo ready >&3
 		exec 3>&-
-		while :; do sleep 1000; done' sh "$1" "$m_dir" "$PACKAGES_CACHE/archives" \
+		while [ ! -e /run/boot ]; do sleep 0.2; done
+		umount -R -l /sys
+		mount -t sysfs sysfs /sys
+		mount -t cgroup2 cgroup2 /sys/fs/cgroup
+		exec env -i container=izo /sbin/init' sh "$1" "$m_dir" "$m_base.archives" \
 		>"$m_dir/out" 2>&1 </dev/null &
 	m_unshare=$!
 	read -r m_ready <"$m_dir/ready" || m_ready=
 	[ "$m_ready" = ready ] || { cat "$m_dir/out"; bail "machine $1 does not start"; }
 	pgrep -P "$m_unshare" | head -n 1 >"$m_dir/pid"
 	machines="$machines $1"
+}
+
+# boot NAME: from now on systemd is its first process; false if it does not come up
+boot()
+{
+	apt "$1" install systemd-sysv dbus || return
+	: >"$(root_of "$1")/run/boot"
+	for _ in $(seq 600); do
+		case $(on "$1" systemctl is-system-running 2>/dev/null) in
+		running | degraded) return 0 ;;
+		esac
+		sleep 0.2
+	done
+	on "$1" systemctl list-jobs
+	return 1
 }
 
 # wire A ADDRESS B ADDRESS: a cable between two machines
@@ -105,7 +124,7 @@ with()
 	shift 2
 	# one option each
 	# shellcheck disable=SC2086
-	nsenter -t "$with_pid" -m -u -i -p $with_spaces -r -w -- env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 \
+	nsenter -t "$with_pid" -m -u -i -p -C $with_spaces -r -w -- env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		DEBIAN_FRONTEND=noninteractive ${http_proxy:+"http_proxy=$http_proxy"} "$@" </dev/null
 }
