@@ -13,6 +13,10 @@ PACKAGES_RUN="build-essential autoconf automake libtool pkg-config libfuse3-dev 
 # shellcheck disable=SC2034
 PACKAGES_TEST="xfsprogs btrfs-progs acl attr rsync iproute2 jq sqlite3 curl
 	python3-minimal procps psmisc util-linux git gawk"
+# what making packages and testing them needs
+# shellcheck disable=SC2034
+PACKAGES_PACKAGES="debhelper dh-dkms dpkg-dev lintian debootstrap rpm rpmlint
+	xz-utils git iproute2 procps"
 
 fail()
 {

@@ -72,6 +72,7 @@ machine()
 		mount --bind "$3" var/cache/apt/archives
 		cp -L /etc/resolv.conf etc/resolv.conf
 		echo "127.0.0.1 localhost $1" >etc/hosts
+		echo "$1" >etc/hostname
 		ip link set lo up
 		exec 3>"$2/ready"
 		pivot_root . . && umount -l . || exit
