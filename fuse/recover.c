@@ -333,6 +333,11 @@ static int recover_xattr(struct flight *f)
 	if (!buf)
 		return -ENOMEM;
 	n = getxattr(path, c, buf + KML_REC_MAX, KML_REC_MAX);
+	if (n == -1 && errno == ENODATA && f->r.opcode == KML_SETXATTR) {
+		/* it did not come to that, and there was none before */
+		free(buf);
+		return 0;
+	}
 	f->r.opcode = n < 0 ? KML_REMOVEXATTR : KML_SETXATTR;
 	n = kml_xattr_put(buf, KML_REC_MAX, c, strlen(c), buf + KML_REC_MAX, n < 0 ? 0 : n);
 	f->r.xattrs = buf;

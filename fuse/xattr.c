@@ -167,6 +167,15 @@ static int change_lower(int fd, const struct change_xattr *x)
 	return rc ? -errno : 0;
 }
 
+/* Or cannot be asked for: then removing it tells. */
+static bool has_xattr(int fd, const char *name)
+{
+	char path[32];
+
+	proc_path(path, fd);
+	return getxattr(path, name, NULL, 0) >= 0 || errno != ENODATA;
+}
+
 static int change_logged(fuse_req_t req, struct inode *i, int fd, const struct change_xattr *x)
 {
 	const char *value = x->value ? x->value : "";
@@ -187,6 +196,9 @@ static int change_logged(fuse_req_t req, struct inode *i, int fd, const struct c
 	op.r.xattrs_len = n;
 	op.r.has_attr = true;
 	err = fstatat(fd, "", &st, AT_EMPTY_PATH) ? -errno : 0;
+	/* recovery takes one that is gone for one that was removed */
+	if (!err && !x->value && !has_xattr(fd, x->name))
+		err = -ENODATA;
 	if (!err) {
 		attr_from_stat(&op.r.attr, &st);
 		op.nolog |= st.st_nlink == 0;

@@ -99,6 +99,18 @@ static const command_rec directives[] = {
 	{ NULL }
 };
 
+int mis_serves(server_rec *s)
+{
+	struct mis_config *c;
+
+	for (; s; s = s->next) {
+		c = ap_get_module_config(s->module_config, &intersync_module);
+		if (c && c->filesets->nelts)
+			return 1;
+	}
+	return 0;
+}
+
 static apr_status_t drop_counters(void *unused)
 {
 	if (!is_child)

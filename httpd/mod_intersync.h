@@ -87,6 +87,8 @@ apr_bucket *mis_bucket_create(apr_bucket_alloc_t *list, int fd, uint64_t start, 
 			      mis_check check, const void *data);
 
 /* privilege.c: workers keep CAP_DAC_READ_SEARCH and nothing else. */
+/* Does any of the servers from s on have a fileset? */
+int mis_serves(server_rec *s);
 void mis_privilege_hooks(apr_pool_t *pool);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What httpd's workers may do: read every file (CAP_DAC_READ_SEARCH), nothing
- * else.  mod_unixd changes the user in the hook drop_privileges; the first
+ * What the workers of an httpd that serves filesets may do: read every file
+ * (CAP_DAC_READ_SEARCH), nothing else; an httpd without filesets is left as it is.  mod_unixd changes the user in the hook drop_privileges; the first
  * function here runs before it and makes the capabilities survive, the
  * second one runs after it and drops all but that one.
  */
@@ -29,7 +29,7 @@ static int set_caps(uint64_t caps)
 
 static int keep_caps(apr_pool_t *pool, server_rec *s)
 {
-	if (geteuid() == 0 && prctl(PR_SET_KEEPCAPS, 1)) {
+	if (geteuid() == 0 && mis_serves(s) && prctl(PR_SET_KEEPCAPS, 1)) {
 		ap_log_error(APLOG_MARK, APLOG_CRIT, errno, s,
 			     "intersync: cannot keep capabilities");
 		return HTTP_INTERNAL_SERVER_ERROR;
@@ -59,6 +59,8 @@ static int drop_caps(apr_pool_t *pool, server_rec *s)
 {
 	const uint64_t keep = 1ULL << CAP_DAC_READ_SEARCH;
 
+	if (!mis_serves(s))
+		return OK;
 	if (die_with_parent())
 		return HTTP_INTERNAL_SERVER_ERROR;
 	if (geteuid() == 0 || prctl(PR_GET_KEEPCAPS) == 0)

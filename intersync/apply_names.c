@@ -321,23 +321,6 @@ static gboolean queue_rename(IsdPull *p, IsdOp *op, const IsdObject *o, const Is
 	return !dir || isd_pull_flush(p, error);
 }
 
-static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdPlace *to,
-			      const char *tname, guint tries, GError **error)
-{
-	const struct kml_record *r = &op->r;
-	g_autofree char *name = isd_str(r->name);
-	g_auto(IsdObject) from = { 0 }, other = { 0 };
-	gboolean found;
-
-	if (!isd_apply_find_soid(p, r->parent, &from, &found, error))
-		return FALSE;
-	if (found && !isd_want_move(p->c, o->id, from.id, name, to->id, tname, error))
-		return FALSE;
-	if (!clear_target(p, op, to, tname, o->id, &other, error))
-		return FALSE;
-	return !other.id || remove_object(p, op, &other, r->tparent, r->tname, tries, error);
-}
-
 /* The object that this one has replaced is somewhere else here: it goes, too. */
 static gboolean remove_replaced(IsdPull *p, IsdOp *op, guint tries, GError **error)
 {
@@ -353,6 +336,25 @@ static gboolean remove_replaced(IsdPull *p, IsdOp *op, guint tries, GError **err
 	if (!o.oid.ino)
 		return remove_wanted(p, &o, op->r.tparent, op->r.tname, error);
 	return remove_object(p, op, &o, op->r.tparent, op->r.tname, tries, error);
+}
+
+static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdPlace *to,
+			      const char *tname, guint tries, GError **error)
+{
+	const struct kml_record *r = &op->r;
+	g_autofree char *name = isd_str(r->name);
+	g_auto(IsdObject) from = { 0 }, other = { 0 };
+	gboolean found;
+
+	if (!isd_apply_find_soid(p, r->parent, &from, &found, error))
+		return FALSE;
+	if (found && !isd_want_move(p->c, o->id, from.id, name, to->id, tname, error))
+		return FALSE;
+	if (!clear_target(p, op, to, tname, o->id, &other, error))
+		return FALSE;
+	if (!other.id)
+		return remove_replaced(p, op, tries, error);
+	return remove_object(p, op, &other, r->tparent, r->tname, tries, error);
 }
 
 gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
@@ -377,7 +379,8 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	if (!isd_apply_find_name(p, &o, r->parent, r->name, &from, &named, error))
 		return FALSE;
 	if (!named)
-		return isd_apply_revive_file(p, op, &o, r->tparent, r->tname, error);
+		return remove_replaced(p, op, tries, error) &&
+		       isd_apply_revive_file(p, op, &o, r->tparent, r->tname, error);
 	if (from.ver >= r->recno)
 		return TRUE;
 	/* renamed on both sides: the server's name counts */

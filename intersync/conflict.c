@@ -78,6 +78,7 @@ static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const 
 		.soid = o->soid, .attr = o->attr, .cver = 0, .aver = o->aver,
 	};
 	g_autoptr(GBytes) xattrs = NULL;
+	guint64 version = o->cver;
 
 	o->soid = (struct kml_oid) { 0 };
 	o->cver = o->aver = 0;
@@ -90,7 +91,7 @@ static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const 
 		return FALSE;
 	*ret_new_id = theirs.id;
 	return isd_want_drop(c, o->id, error) &&
-	       isd_want_add(c, theirs.id, parent, name, o->cver, o->attr.size, error);
+	       isd_want_add(c, theirs.id, parent, name, version, o->attr.size, error);
 }
 
 static gboolean conflict_count(IsdClient *c, const char *from, const char *to, GError **error)

@@ -517,6 +517,7 @@ static gboolean want_add_create(IsdWant *w, WantItem *it, const IsdContent *t, G
 	if (!want_refresh(w->c, it, &it->obj.attr, error))
 		return FALSE;
 	r.attr = it->obj.attr;
+	r.attr.size = t->size;
 	if (!isd_state_xattrs(w->c->state, it->id, &xattrs, error))
 		return FALSE;
 	if (xattrs)
