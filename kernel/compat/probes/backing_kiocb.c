@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+// SPDX-License-Identifier: GPL-2.0-or-later
 #include <linux/backing-file.h>
 
 static void end_write(struct kiocb *iocb, ssize_t n)

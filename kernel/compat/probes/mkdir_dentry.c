@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+// SPDX-License-Identifier: GPL-2.0-or-later
 #include <linux/fs.h>
 
 static struct dentry *probe_mkdir(struct mnt_idmap *idmap, struct inode *dir, struct dentry *d,
