@@ -79,14 +79,12 @@ static u32 valid_bits(const struct inode *inode, unsigned int ia_valid)
 	return valid;
 }
 
-static int set_logged(struct dentry *dentry, struct iattr *attr, u32 valid)
+static int set_attr(struct dentry *dentry, struct iattr *attr, u32 valid)
 {
 	struct inode *inode = d_inode(dentry);
 	struct izo_op *op;
 	int err;
 
-	if (!valid)
-		return change_lower(inode, attr);
 	op = izo_op_inode(inode, KML_SETATTR, dentry);
 	if (IS_ERR(op))
 		return PTR_ERR(op);
@@ -105,6 +103,21 @@ static int set_logged(struct dentry *dentry, struct iattr *attr, u32 valid)
 	izo_op_attr(op, inode, valid);
 	izo_op_done(op);
 	return 0;
+}
+
+static int set_logged(struct dentry *dentry, struct iattr *attr, u32 valid)
+{
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	if (!valid)
+		return change_lower(inode, attr);
+	if (!(valid & KML_A_MTIME) || !S_ISREG(inode->i_mode))
+		return set_attr(dentry, attr, valid);
+	izo_session_setting(inode);
+	err = set_attr(dentry, attr, valid);
+	izo_session_set(inode, dentry);
+	return err;
 }
 
 /* Content between the old and the new size is what changes. */

@@ -9,6 +9,7 @@
  * while it is done), then lock (the queue), a spinlock.
  */
 #include "reint.h"
+#include "izo_trace.h"
 
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -284,6 +285,9 @@ static int serve(struct izo_channel *c, const struct izo_msg *req, const void *b
 		return -EPIPE;
 	}
 	err = dispatch(c, req, body, len);
+	trace_izo_request(sb, le16_to_cpu(req->type), len, err);
+	izo_debug(IZO_D_DOWNCALL, "%s: request %u of %zu bytes, error %d\n",
+		  c->sbi->params.fileset, le16_to_cpu(req->type), len, err);
 	mutex_unlock(&c->busy);
 	deactivate_super(sb);
 	return err;
@@ -389,6 +393,8 @@ static int chan_open(struct inode *inode, struct file *file)
 	spin_unlock(&c->lock);
 	if (err)
 		return err;
+	izo_debug(IZO_D_PSDEV, "%s is opened by %s[%d]\n", c->misc.name, current->comm,
+		  task_tgid_nr(current));
 	kref_get(&c->ref);
 	file->private_data = c;
 	return stream_open(inode, file);
@@ -406,6 +412,7 @@ static int chan_release(struct inode *inode, struct file *file)
 	spin_unlock(&c->lock);
 	while ((a = take_answer(c)))
 		kvfree(a);
+	izo_debug(IZO_D_PSDEV, "%s is closed\n", c->misc.name);
 	kref_put(&c->ref, channel_free);
 	return 0;
 }
@@ -486,7 +493,7 @@ int izo_channel_open(struct izo_sb *sbi, struct fs_context *fc)
 	}
 	snprintf(sbi->channel_path, sizeof(sbi->channel_path), "/dev/%s", c->misc.name);
 	WRITE_ONCE(sbi->channel, c);
-	return 0;
+	return izo_sysctl_open(sbi, c->misc.name);
 }
 
 /* Waits for the request that is being done. */
@@ -494,6 +501,7 @@ void izo_channel_close(struct izo_sb *sbi)
 {
 	struct izo_channel *c = sbi->channel;
 
+	izo_sysctl_close(sbi);
 	misc_deregister(&c->misc);
 	mutex_lock(&c->busy);
 	c->sbi = NULL;

@@ -190,7 +190,7 @@ static int make(struct inode *dir, struct dentry *dentry, const struct make *m)
 static int izo_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
 		      umode_t mode IZO_CREATE_ARGS)
 {
-	return make(dir, dentry, &(struct make) { .mode = S_IFREG | (mode & S_IALLUGO) });
+	return make(dir, dentry, &(struct make){ .mode = S_IFREG | (mode & S_IALLUGO) });
 }
 
 static izo_mkdir_result izo_mkdir(struct mnt_idmap *idmap, struct inode *dir,
@@ -204,13 +204,13 @@ static izo_mkdir_result izo_mkdir(struct mnt_idmap *idmap, struct inode *dir,
 static int izo_mknod(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
 		     umode_t mode, dev_t rdev)
 {
-	return make(dir, dentry, &(struct make) { .mode = mode, .rdev = rdev });
+	return make(dir, dentry, &(struct make){ .mode = mode, .rdev = rdev });
 }
 
 static int izo_symlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry,
 		       const char *link)
 {
-	return make(dir, dentry, &(struct make) { .mode = S_IFLNK | 0777, .link = link });
+	return make(dir, dentry, &(struct make){ .mode = S_IFLNK | 0777, .link = link });
 }
 
 /* A file without a name; lower and upper get their own when they are linked. */
@@ -278,7 +278,8 @@ static struct izo_op *link_op(struct inode *inode, struct dentry *old, struct in
 		return op;
 	izo_op_object(op, inode);
 	if (!op->nolog &&
-	    izo_xattr_items(izo_lower_dentry(inode), &op->items, &op->r.xattrs_len) == 0)
+	    izo_xattr_items(izo_sb(inode->i_sb), izo_lower_dentry(inode), &op->items,
+			    &op->r.xattrs_len) == 0)
 		op->r.xattrs = op->items;
 	return op;
 }
@@ -479,7 +480,7 @@ static void keep_mtime(struct dentry *lower, const struct timespec64 *was)
 	if (timespec64_equal(&now, was))
 		return;
 	inode_lock_nested(d_inode(lower), I_MUTEX_CHILD);
-	(void) notify_change(&nop_mnt_idmap, lower, &attr, NULL);
+	(void)notify_change(&nop_mnt_idmap, lower, &attr, NULL);
 	inode_unlock(d_inode(lower));
 }
 
@@ -589,7 +590,7 @@ static int move_lower(const struct move *m)
 int izo_move_lower(struct inode *dir, struct dentry *old, struct inode *tdir,
 		   struct dentry *new, unsigned int flags)
 {
-	return move_lower(&(struct move) { dir, tdir, old, new, flags });
+	return move_lower(&(struct move){ dir, tdir, old, new, flags });
 }
 
 static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry *old,

@@ -7,8 +7,11 @@
 #include <linux/fs_stack.h>
 #include <linux/module.h>
 
-/* What of the lower inode's flags is meant for programs, too. */
-#define IZO_INODE_FLAGS	(S_SYNC | S_APPEND | S_IMMUTABLE | S_NOATIME | S_DIRSYNC)
+/*
+ * What of the lower inode's flags is meant for programs, too; and S_NOSEC: the lower file
+ * system has found that a write need not look for set-id bits and capabilities.
+ */
+#define IZO_INODE_FLAGS	(S_SYNC | S_APPEND | S_IMMUTABLE | S_NOATIME | S_DIRSYNC | S_NOSEC)
 
 static struct kmem_cache *izo_inode_cachep;
 
@@ -52,6 +55,8 @@ struct inode *izo_alloc_inode(struct super_block *sb)
 	ii->readers = 0;
 	ii->maps = 0;
 	ii->flushed = false;
+	ii->setting = 0;
+	ii->closed_meanwhile = false;
 	return &ii->vfs_inode;
 }
 

@@ -13,6 +13,16 @@
  * Names are nevertheless looked up again below the lower directory's lock by
  * every operation: no lower dentry but the inode's own is ever kept.
  *
+ * Credentials: permission is asked of the upper inode, by the VFS, with the caller's.  The
+ * lower operation runs with the caller's, too (unlike overlayfs, where the lower tree can be
+ * somebody else's): the new object is the caller's, quota and reserved blocks are charged to the
+ * caller, set-id bits go unless the caller may keep them, and as both inodes have the same
+ * attributes the second check says what the first did.  Nobody has to reach the lower
+ * mount by a path.  Root's are used for values of extended attributes, which are what the
+ * VFS has made of them above already; for the log, which is nobody's; and for what comes from
+ * peers.  Labels of security modules are the lower file system's attributes; a policy
+ * has to name the type intermezzo for them to count on the upper inodes.
+ *
  * Locks, in the order in which they are taken:
  *	upper sb_writers (the VFS)
  *	upper i_rwsem of directories and files, s_vfs_rename_mutex; mmap_lock (the VFS)
@@ -90,6 +100,14 @@ struct izo_sb {
 	/* mmap.c */
 	struct mutex		vm_ops_lock;
 	struct list_head	vm_ops;
+	/* sysctl.c */
+	struct izo_sysctl	*sysctl;
+	unsigned int		timeout;	/* REINT waits so many seconds for a writer */
+	/* MiB or seconds until a file that is held open gets a CLOSE; 0 never */
+	unsigned int		close_after, close_every;
+	const char		*fault;		/* where to fail, or NULL */
+	atomic_t		fault_left;
+	bool			dead;		/* it has */
 };
 
 static inline struct izo_sb *izo_sb(const struct super_block *sb)
@@ -146,6 +164,8 @@ struct izo_inode {
 	unsigned int	maps;		/* shared mappings that can be written to */
 	bool		flushed;	/* a descriptor was closed since the last write() */
 	struct list_head dirty;		/* in sbi->dirty; the inode is counted then */
+	unsigned int	setting;	/* its times are being set */
+	bool		closed_meanwhile;
 	struct inode	vfs_inode;
 };
 
@@ -199,6 +219,8 @@ int izo_fiemap(struct inode *inode, struct fiemap_extent_info *info, u64 start, 
 extern izo_xattr_handlers izo_xattrs;
 int izo_lower_setxattr(struct izo_sb *sbi, struct dentry *lower, const char *name,
 		       const void *value, size_t size);
+ssize_t izo_lower_getxattr_as_is(struct izo_sb *sbi, struct dentry *lower, const char *name,
+				 void *buf, size_t size);
 ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, size_t size);
 ssize_t izo_listxattr(struct dentry *dentry, char *list, size_t size);
 struct posix_acl *izo_get_inode_acl(struct inode *inode, int type, bool rcu);
@@ -252,6 +274,12 @@ int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change 
 /* Afterwards, also if it failed; result is -errno then. */
 void izo_session_changed(struct inode *inode, const struct izo_change *change,
 			 struct dentry *dentry, long result);
+/*
+ * Around a SETATTR of the mtime.  A CLOSE may be logged at the same time, with the mtime
+ * of before: then the end logs once more what it is now.
+ */
+void izo_session_setting(struct inode *inode);
+void izo_session_set(struct inode *inode, struct dentry *dentry);
 /* Log CLOSE if something changed. */
 int izo_session_log(struct inode *inode, struct dentry *dentry);
 /* CLOSE for all files that were flushed since they changed, or for all. */
@@ -261,6 +289,43 @@ void izo_session_named(struct inode *inode, struct dentry *dentry);
 void izo_session_map(struct inode *inode);
 void izo_session_unmap(struct inode *inode);
 void izo_session_free(struct izo_inode *ii);
+
+/* sysctl.c: /proc/sys/intermezzo */
+
+/* What "debug" consists of; the bits of old, as far as there is something to tell. */
+enum {
+	IZO_D_SUPER	= 1,
+	IZO_D_FILE	= 4,
+	IZO_D_JOURNAL	= 32,
+	IZO_D_PSDEV	= 128,
+	IZO_D_DOWNCALL	= 2048,
+	IZO_D_KML	= 4096,
+};
+
+extern unsigned int izo_debug_mask, izo_trace_ops;
+
+#define izo_debug(bit, fmt, ...)						\
+	do {									\
+		if (unlikely(READ_ONCE(izo_debug_mask) & (bit)))		\
+			pr_info(fmt, ##__VA_ARGS__);				\
+	} while (0)
+
+void izo_sysctl_init(void);
+void izo_sysctl_exit(void);
+int izo_sysctl_open(struct izo_sb *sbi, const char *channel);
+void izo_sysctl_close(struct izo_sb *sbi);
+bool izo_fault_hit(struct izo_sb *sbi, const char *name);
+
+/* A point where the file system can be made to die; true: it has just done so. */
+static inline bool izo_fault(struct izo_sb *sbi, const char *name)
+{
+	return unlikely(READ_ONCE(sbi->fault)) && izo_fault_hit(sbi, name);
+}
+
+static inline bool izo_dead(const struct izo_sb *sbi)
+{
+	return unlikely(READ_ONCE(sbi->dead));
+}
 
 /* mmap.c */
 

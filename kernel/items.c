@@ -110,19 +110,20 @@ static bool is_acl(const char *name)
 	       strcmp(name, XATTR_NAME_POSIX_ACL_DEFAULT) == 0;
 }
 
-static int add_named(struct items *it, struct dentry *lower, const char *name, void *value)
+static int add_named(struct items *it, struct izo_sb *sbi, struct dentry *lower, const char *name,
+		     void *value)
 {
 	ssize_t n;
 
 	if (is_acl(name))
 		return add_acl(it, d_inode(lower), strcmp(name, XATTR_NAME_POSIX_ACL_ACCESS) ?
 			       ACL_TYPE_DEFAULT : ACL_TYPE_ACCESS);
-	n = vfs_getxattr(&nop_mnt_idmap, lower, name, value, VALUE_MAX);
+	n = izo_lower_getxattr_as_is(sbi, lower, name, value, VALUE_MAX);
 	/* one that is gone meanwhile is left out */
 	return n < 0 ? 0 : items_add(it, name, value, n);
 }
 
-int izo_xattr_items(struct dentry *lower, void **ret_items, size_t *ret_len)
+int izo_xattr_items(struct izo_sb *sbi, struct dentry *lower, void **ret_items, size_t *ret_len)
 {
 	char *names = kvmalloc(LIST_MAX + VALUE_MAX, GFP_KERNEL), *p;
 	struct items it = { };
@@ -133,7 +134,7 @@ int izo_xattr_items(struct dentry *lower, void **ret_items, size_t *ret_len)
 		return -ENOMEM;
 	n = vfs_listxattr(lower, names, LIST_MAX);
 	for (p = names; n > 0 && p < names + n && !err; p += strlen(p) + 1)
-		err = add_named(&it, lower, p, names + LIST_MAX);
+		err = add_named(&it, sbi, lower, p, names + LIST_MAX);
 	kvfree(names);
 	if (err) {
 		kvfree(it.buf);

@@ -3,15 +3,17 @@
  * The journal's two threads, the KML's space, and starting and stopping it all.
  */
 #include "journal.h"
+#include "izo_trace.h"
 
 #include <linux/falloc.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/sizes.h>
 
 #define KML_CHUNK	(4u << 20)	/* allocated ahead at once */
-#define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
+#define KML_AHEAD	SZ_1M		/* less than that: the worker allocates more */
 #define KML_KEEP	(512u << 10)	/* of it for removing */
-#define APPEND_MAX	(1u << 20)	/* bytes of one write */
+#define APPEND_MAX	SZ_1M		/* bytes of one write */
 #define BATCH_MSEC	2		/* the worker lets records gather so long */
 #define FLUSH_SEC	5		/* and the flusher so long */
 #define DATA_SEC	30		/* and content to be on disk before its CLOSE counts */
@@ -136,7 +138,8 @@ static bool entry_finished(const struct lml_entry *e)
 /* Called with the lock held. */
 static bool work_there(struct izo_journal *j)
 {
-	return j->appended < j->head && entry_finished(izo_ring_entry(j, j->appended));
+	return j->appended < j->head && !izo_dead(j->sbi) &&
+	       entry_finished(izo_ring_entry(j, j->appended));
 }
 
 static void batch_gather(struct izo_journal *j, struct batch *b, u64 head)
@@ -154,6 +157,7 @@ static int batch_write(struct izo_journal *j, const struct batch *b)
 {
 	int err = b->len ? izo_pwrite(j->kml, b->buf, b->len, j->end) : 0;
 
+	trace_izo_kml_append(j, b->recno, b->len, err);
 	if (err && !j->error)
 		pr_err_ratelimited("%s: cannot append to the kml: error %d; trying again\n",
 				   j->sbi->params.fileset, err);
@@ -163,7 +167,8 @@ static int batch_write(struct izo_journal *j, const struct batch *b)
 /* Called with the lock held. */
 static void batch_commit(struct izo_journal *j, const struct batch *b)
 {
-	j->error = 0;
+	if (!izo_dead(j->sbi))
+		j->error = 0;
 	j->appended = b->pos;
 	j->appended_seq = b->seq;
 	j->end += b->len;
@@ -174,7 +179,7 @@ static void batch_commit(struct izo_journal *j, const struct batch *b)
 }
 
 /* Append what is finished.  Called with the lock held, gives it up meanwhile. */
-static void append(struct izo_journal *j, char *buf)
+static void append_finished(struct izo_journal *j, char *buf)
 {
 	struct batch b = {
 		.buf = buf,
@@ -188,6 +193,8 @@ static void append(struct izo_journal *j, char *buf)
 	mutex_unlock(&j->lock);
 	batch_gather(j, &b, head);
 	err = batch_write(j, &b);
+	if (b.len && izo_fault(j->sbi, "after-append"))
+		err = -EIO;
 	mutex_lock(&j->lock);
 	if (err) {
 		j->error = err;
@@ -196,6 +203,8 @@ static void append(struct izo_journal *j, char *buf)
 		return;
 	}
 	batch_commit(j, &b);
+	izo_debug(IZO_D_KML, "%s: the log ends at %llu, record %llu\n", j->sbi->params.fileset,
+		  j->end, j->recno);
 	if (b.len)
 		izo_channel_grown(j->sbi);
 }
@@ -213,7 +222,7 @@ static void work(struct izo_journal *j, char *buf)
 		return;
 	if (!j->drainers && !kthread_should_stop())
 		nap(j, BATCH_MSEC);
-	append(j, buf);
+	append_finished(j, buf);
 }
 
 static int worker(void *arg)
@@ -264,7 +273,7 @@ static int flush_once(struct izo_journal *j)
 	u64 end = j->end, recno = j->recno, pos = j->appended, seq = j->appended_seq;
 	int err = 0;
 
-	if (pos == j->tail)
+	if (pos == j->tail || izo_dead(j->sbi))
 		return 0;
 	sync_data(j);
 	mutex_unlock(&j->lock);
@@ -298,6 +307,9 @@ static int flush(struct izo_journal *j)
 	j->flushing = true;
 	j->flush_now = false;
 	err = flush_once(j);
+	trace_izo_lml_flush(j, j->tail, err);
+	izo_debug(IZO_D_JOURNAL, "%s: the log is durable up to record %llu, error %d\n",
+		  j->sbi->params.fileset, j->durable_recno, err);
 	if (err && !j->flush_error)
 		pr_err_ratelimited("%s: the kml cannot be written out: error %d; trying again\n",
 				   j->sbi->params.fileset, err);
@@ -319,7 +331,7 @@ static void sync_lml(struct izo_journal *j)
 	int err;
 
 	mutex_unlock(&j->lock);
-	err = j->ops->flush(j, tail);
+	err = izo_dead(j->sbi) ? -EIO : j->ops->flush(j, tail);
 	mutex_lock(&j->lock);
 	j->sync_done = wanted;
 	j->sync_error = err;
@@ -366,6 +378,16 @@ void izo_journal_data_synced(struct izo_journal *j, u64 offset, u64 recno)
 	mutex_unlock(&j->lock);
 }
 
+/* Who waits sees an error that does not go away. */
+void izo_journal_die(struct izo_journal *j)
+{
+	mutex_lock(&j->lock);
+	WRITE_ONCE(j->sbi->dead, true);
+	j->error = -EIO;
+	wake_up_all(&j->space);
+	mutex_unlock(&j->lock);
+}
+
 void izo_journal_drain(struct izo_journal *j)
 {
 	u64 head;
@@ -393,7 +415,7 @@ void izo_journal_drain_logged(struct izo_journal *j)
 
 int izo_journal_sync(struct izo_journal *j)
 {
-	return j->ops->sync(j);
+	return izo_dead(j->sbi) ? -EIO : j->ops->sync(j);
 }
 
 int izo_journal_flush_lml(struct izo_journal *j)
@@ -529,6 +551,11 @@ static void stop_threads(struct izo_journal *j)
 	if (!j->flusher)
 		return;
 	kthread_stop(j->flusher);
+	if (izo_dead(j->sbi)) {
+		/* as it was in memory then */
+		(void)j->ops->flush(j, j->tail);
+		return;
+	}
 	mutex_lock(&j->lock);
 	if (flush(j) == 0 && j->tail == j->head && j->n_free + j->n_closed == j->n_openw) {
 		mutex_unlock(&j->lock);

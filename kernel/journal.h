@@ -55,6 +55,15 @@ struct izo_lml_ops {
 
 extern const struct izo_lml_ops izo_lml_file_ops, izo_lml_none_ops;
 
+/* What recovery had to do: in proportion to what was in progress, never to the tree. */
+struct izo_recovery_counts {
+	u64	entries;	/* of the ring */
+	u64	slots;		/* files that were open for write */
+	u64	closed;		/* objects closed since content was seen to be on disk */
+	u64	looked;		/* names and handles looked up in the tree */
+	u64	records;	/* appended */
+};
+
 struct izo_journal {
 	struct izo_sb		*sbi;
 	struct file		*kml, *lml, *last_rcvd;
@@ -102,12 +111,15 @@ struct izo_journal {
 	unsigned int		*closed_slots, closed_first, n_closed;
 	/* where the worker leaves record numbers of the REINT batch in progress */
 	u64			*reint_recnos;
+	struct izo_recovery_counts recovered;
 };
 
 /* journal.c */
 
 int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc);	/* with recovery */
 void izo_journal_close(struct izo_sb *sbi);
+/* From now on nothing reaches the log any more (see sysctl.c). */
+void izo_journal_die(struct izo_journal *j);
 /* Wait until everything that is complete now is in the kml. */
 void izo_journal_drain(struct izo_journal *j);
 /* The same, but only if there is something on its way that is for the log. */
@@ -234,7 +246,7 @@ int izo_op_xattr(struct izo_op *op, const char *name, const void *value, size_t 
 size_t izo_acl_room(const struct inode *dir);
 /* All ACLs of the lower inode, or all xattrs of the lower dentry; *items is freed by kvfree(). */
 int izo_acl_items(struct inode *lower, void **ret_items, size_t *ret_len);
-int izo_xattr_items(struct dentry *lower, void **ret_items, size_t *ret_len);
+int izo_xattr_items(struct izo_sb *sbi, struct dentry *lower, void **ret_items, size_t *ret_len);
 
 /* openw.c: files that changed since their last CLOSE, in the LML */
 

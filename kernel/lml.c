@@ -152,6 +152,8 @@ int izo_lml_write(struct izo_journal *j, size_t off, size_t len)
 	struct izo_trans t;
 	int err;
 
+	if (izo_dead(j->sbi))
+		return -EIO;
 	err = j->ops->start(j, len, &t);
 	if (err)
 		return err;
@@ -334,9 +336,11 @@ static int open_file(struct izo_journal *j, struct fs_context *fc)
 	dput(d);
 	if (!err)
 		err = header_check(j);
-	if (err)
-		errorfc(fc, "its lml cannot be used (error %d): remove .intermezzo/%s/lml to go on without the changes it may hold",
-			err, j->sbi->params.fileset);
+	if (!err)
+		return 0;
+	errorfc(fc, "its lml cannot be used: error %d", err);
+	errorfc(fc, "remove .intermezzo/%s/lml to go on without the changes that it may hold",
+		j->sbi->params.fileset);
 	return err;
 }
 

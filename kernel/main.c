@@ -36,6 +36,7 @@ static int __init izo_init(void)
 	err = register_filesystem(&izo_virtual_fs_type);
 	if (err)
 		goto out_type;
+	izo_sysctl_init();
 	return 0;
 
 out_type:
@@ -49,6 +50,7 @@ out_cache:
 
 static void __exit izo_exit(void)
 {
+	izo_sysctl_exit();
 	unregister_filesystem(&izo_virtual_fs_type);
 	unregister_filesystem(&izo_fs_type);
 	izo_op_cache_exit();

@@ -4,6 +4,7 @@
  * before, the completed record after.
  */
 #include "journal.h"
+#include "izo_trace.h"
 #include "reint.h"
 
 #include <linux/audit.h>
@@ -298,6 +299,10 @@ static int promise(struct izo_op *op, u64 len, u64 kml_room)
 	int err = 0;
 
 	mutex_lock(&j->lock);
+	if (izo_dead(j->sbi)) {
+		err = -EIO;
+		goto out;
+	}
 	while (j->head + j->promised + 2 * len - j->tail > j->ring_size) {
 		if (izo_journal_error(j)) {
 			err = -ENOSPC;
@@ -402,7 +407,7 @@ static int begin(struct izo_op *op, u64 len, size_t intent)
 		return err;
 	}
 	take(op, &t, len, op->room);
-	err = put_intent(op, &t, intent);
+	err = izo_fault(op->j->sbi, "before-intent") ? -EIO : put_intent(op, &t, intent);
 	if (err) {
 		izo_entry_set_state(op->entry, LML_E_ABORTED);
 		op->j->ops->write(op->j, &t, izo_image_offset(op->j, op->entry),
@@ -411,6 +416,8 @@ static int begin(struct izo_op *op, u64 len, size_t intent)
 		op->entry = NULL;
 	}
 	op->j->ops->stop(op->j, &t);
+	if (!err && izo_fault(op->j->sbi, "before-op"))
+		err = -EIO;
 	return err;
 }
 
@@ -423,6 +430,13 @@ static u64 last_seq(struct izo_journal *j)
 	seq = j->next_seq - 1;
 	mutex_unlock(&j->lock);
 	return seq;
+}
+
+static void tell(const struct izo_op *op, const char *what, int result)
+{
+	pr_info("%s: %s opcode %u of %.*s in directory %llu, object %llu, entry %llu: %d\n",
+		op->j->sbi->params.fileset, what, op->r.opcode, (int)op->r.name.len,
+		op->r.name.ptr ?: "", op->r.parent.ino, op->r.obj.ino, op->seq, result);
 }
 
 static int begin_logged(struct izo_op *op)
@@ -439,7 +453,12 @@ static int begin_logged(struct izo_op *op)
 		op->room = 0;
 	len = entry_len(intent + op->room);
 	err = promise(op, len, op->room);
-	return err ?: begin(op, len, intent);
+	if (!err)
+		err = begin(op, len, intent);
+	trace_izo_op_begin(op);
+	if (unlikely(READ_ONCE(izo_trace_ops)))
+		tell(op, "begin", err);
+	return err;
 }
 
 /* On an error the operation must not be done; the caller frees op. */
@@ -491,6 +510,9 @@ static void finish(struct izo_op *op, u32 state, size_t len)
 	const size_t record = head + sizeof(*op->entry) + le32_to_cpu(op->entry->intent_len);
 	struct izo_trans t;
 
+	if (izo_dead(j->sbi))
+		return;
+
 	op->entry->record_len = cpu_to_le32(len);
 	izo_entry_set_state(op->entry, state);
 	wake_up(&j->work);
@@ -500,18 +522,29 @@ static void finish(struct izo_op *op, u32 state, size_t len)
 		j->ops->write(j, &t, record, len);
 	j->ops->write(j, &t, head, sizeof(*op->entry));
 	j->ops->stop(j, &t);
+	if (state == LML_E_DONE)
+		izo_fault(j->sbi, "after-record");
 }
 
 void izo_op_done(struct izo_op *op)
 {
-	if (op->entry)
+	if (op->entry) {
+		trace_izo_op_done(op);
+		if (unlikely(READ_ONCE(izo_trace_ops)))
+			tell(op, "done", 0);
+		izo_fault(op->j->sbi, "after-op");
 		finish(op, LML_E_DONE, op->nolog ? 0 : put_record(op));
+	}
 	izo_op_free(op);
 }
 
 void izo_op_abort(struct izo_op *op)
 {
-	if (op->entry)
+	if (op->entry) {
+		trace_izo_op_abort(op);
+		if (unlikely(READ_ONCE(izo_trace_ops)))
+			tell(op, "failed", 0);
 		finish(op, LML_E_ABORTED, 0);
+	}
 	izo_op_free(op);
 }

@@ -116,6 +116,8 @@ void izo_openw_end(struct izo_journal *j, int slot, u64 close_seq)
 {
 	struct lml_openw *o = &j->openw[slot];
 
+	if (izo_dead(j->sbi))
+		return;
 	o->close_seq = cpu_to_le64(close_seq);
 	o->state = cpu_to_le32(close_seq ? LML_O_CLOSED : LML_O_FREE);
 	(void)put_slot(j, o);

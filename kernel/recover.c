@@ -12,15 +12,17 @@
  * Whatever the LML holds is checked before it is believed.
  */
 #include "reint.h"
+#include "izo_trace.h"
 
 #include <linux/exportfs.h>
 #include <linux/mm.h>
+#include <linux/sizes.h>
 #include <linux/sort.h>
 
 #define IZO_FILEID_XFS64	0x81	/* XFS's: a number of 64 bits, and the generation */
 
 /* After a crash sequence numbers go on far behind those that may be around. */
-#define SEQ_JUMP	(1u << 20)
+#define SEQ_JUMP	SZ_1M
 
 struct recovery {
 	struct izo_journal	*j;
@@ -83,6 +85,7 @@ static int append(struct recovery *rec, struct kml_record *r, u64 seq)
 		return err;
 	j->end += n;
 	j->recno++;
+	j->recovered.records++;
 	return 0;
 }
 
@@ -105,6 +108,7 @@ static struct dentry *open_object(struct recovery *rec, const struct lml_handle 
 	if (!oid->ino || !h->len || h->len > sizeof(h->bytes))
 		return NULL;
 	memcpy(fid, h->bytes, sizeof(fid));
+	rec->j->recovered.looked++;
 	d = izo_decode_handle(sbi, fid, h->len / 4, h->type);
 	if (IS_ERR_OR_NULL(d))
 		return NULL;
@@ -124,13 +128,14 @@ struct flight {
 	struct dentry		*obj;
 };
 
-static struct dentry *name_in(struct dentry *dir, const struct kml_str *name)
+static struct dentry *name_in(struct recovery *rec, struct dentry *dir, const struct kml_str *name)
 {
 	struct qstr q = QSTR_INIT(name->ptr, name->len);
 	struct dentry *d;
 
 	if (!dir || !name->ptr)
 		return NULL;
+	rec->j->recovered.looked++;
 	d = lookup_noperm_unlocked(&q, dir);
 	if (IS_ERR(d))
 		return NULL;
@@ -149,7 +154,7 @@ static void flight_get(struct flight *f)
 	f->obj = open_object(f->rec, &f->e->handles[2], &r->obj);
 	if (f->obj || !r->obj.ino)
 		return;
-	f->obj = name_in(f->dir, &r->name);
+	f->obj = name_in(f->rec, f->dir, &r->name);
 	if (f->obj && !is_object(f->obj, &r->obj)) {
 		dput(f->obj);
 		f->obj = NULL;
@@ -163,9 +168,10 @@ static void flight_put(struct flight *f)
 	dput(f->obj);
 }
 
-static bool name_is(struct dentry *dir, const struct kml_str *name, const struct kml_oid *oid)
+static bool name_is(struct recovery *rec, struct dentry *dir, const struct kml_str *name,
+		    const struct kml_oid *oid)
 {
-	struct dentry *d = name_in(dir, name);
+	struct dentry *d = name_in(rec, dir, name);
 	bool is = d && is_object(d, oid);
 
 	dput(d);
@@ -261,7 +267,7 @@ static int undo_create(struct flight *f)
 
 static int recover_create(struct flight *f)
 {
-	struct dentry *d = name_in(f->dir, &f->r.name);
+	struct dentry *d = name_in(f->rec, f->dir, &f->r.name);
 	int err = 0;
 
 	if (!d)
@@ -277,7 +283,7 @@ static int recover_create(struct flight *f)
 
 static int recover_remove(struct flight *f)
 {
-	if (!f->dir || name_is(f->dir, &f->r.name, &f->r.obj))
+	if (!f->dir || name_is(f->rec, f->dir, &f->r.name, &f->r.obj))
 		return 0;
 	put_ptime(f);
 	return log_flight(f);
@@ -287,9 +293,9 @@ static int recover_move(struct flight *f)
 {
 	struct dentry *d;
 
-	if (!name_is(f->tdir, &f->r.tname, &f->r.obj))
+	if (!name_is(f->rec, f->tdir, &f->r.tname, &f->r.obj))
 		return 0;
-	d = name_in(f->tdir, &f->r.tname);
+	d = name_in(f->rec, f->tdir, &f->r.tname);
 	if (d)
 		put_attr(&f->r, d);
 	dput(d);
@@ -314,11 +320,16 @@ static int recover_attr(struct flight *f)
 	return log_flight(f);
 }
 
-/* The value that is there now; none: it was removed. */
+/*
+ * The value that is there now; none: it was removed.  What was to be set and is not there
+ * never was (removing asks for it before the intent).
+ */
 static int log_xattr(struct flight *f, const char *name, void *buf)
 {
 	ssize_t n = izo_lower_getxattr(f->obj, name, buf + KML_REC_MAX, KML_REC_MAX);
 
+	if (n < 0 && f->r.opcode == KML_SETXATTR)
+		return 0;
 	f->r.opcode = n < 0 ? KML_REMOVEXATTR : KML_SETXATTR;
 	n = kml_xattr_put(buf, KML_REC_MAX, name, strlen(name), buf + KML_REC_MAX,
 			  n < 0 ? 0 : n);
@@ -366,7 +377,7 @@ static int redo_patch(struct flight *f)
 	incoming = izo_meta_lookup(sbi->meta, "incoming");
 	if (IS_ERR(incoming))
 		return 0;
-	file = name_in(incoming, &f->r.file);
+	file = name_in(f->rec, incoming, &f->r.file);
 	if (file)
 		err = izo_patch(sbi, f->obj, file, &f->r, f->r.attr.size);
 	if (file && !err)
@@ -380,7 +391,8 @@ static int recover_close(struct flight *f)
 {
 	int err = 0;
 
-	if (!f->obj || (f->r.flags & KML_F_REPLACED && !name_is(f->dir, &f->r.name, &f->r.obj)))
+	if (!f->obj || (f->r.flags & KML_F_REPLACED &&
+			!name_is(f->rec, f->dir, &f->r.name, &f->r.obj)))
 		return 0;
 	if (f->r.aliases_len)
 		err = izo_redo_aliases(f->rec->j->sbi, f->obj, &f->r);
@@ -477,6 +489,7 @@ static int replay_ring(struct recovery *rec, u64 pos, u64 seq, u64 logged)
 	while (!err && pos - start < j->ring_size && (len = entry_at(j, pos, seq)) != 0) {
 		struct lml_entry *e = izo_ring_entry(j, pos);
 
+		j->recovered.entries++;
 		if (seq > logged && izo_entry_state(e) == LML_E_DONE)
 			err = completed(rec, e, len);
 		else if (seq > logged && izo_entry_state(e) == LML_E_INTENT)
@@ -536,8 +549,10 @@ static int replay_openw(struct recovery *rec, u64 seen)
 		const u32 state = le32_to_cpu(o->state);
 
 		if (state == LML_O_OPEN ||
-		    (state == LML_O_CLOSED && le64_to_cpu(o->close_seq) >= seen))
+		    (state == LML_O_CLOSED && le64_to_cpu(o->close_seq) >= seen)) {
+			j->recovered.slots++;
 			err = close_record(rec, o, j->next_seq++);
+		}
 	}
 	return err;
 }
@@ -596,6 +611,7 @@ static int log_closed(struct recovery *rec)
 
 		if (k && by_number(oid, oid - 1) == 0)
 			continue;
+		rec->j->recovered.closed++;
 		memset(&o, 0, sizeof(o));
 		o.ino = cpu_to_le64(oid->ino);
 		o.gen = cpu_to_le32(oid->gen);
@@ -690,8 +706,10 @@ int izo_recover(struct izo_journal *j)
 		err = start_anew(j, clean);
 	kvfree(rec.closed);
 	kvfree(rec.buf);
+	trace_izo_recover(j, err);
 	if (!err && !clean)
-		pr_info("%s: recovered; the log ends at record %llu\n", j->sbi->params.fileset,
-			j->recno);
+		pr_info("%s: recovered from %llu entries and %llu open files: %llu lookups, %llu records; the log ends at record %llu\n",
+			j->sbi->params.fileset, j->recovered.entries, j->recovered.slots,
+			j->recovered.looked, j->recovered.records, j->recno);
 	return err;
 }

@@ -415,6 +415,8 @@ static int apply(struct izo_reint_entry_run *e)
 	if (err)
 		return err == -ENOENT || err == -ENOTDIR ? -ESTALE : err;
 	err = izo_reint_do(e);
+	if (!err)
+		izo_fault(e->run->sbi, "reint-mid");
 	if (err == -ENOENT && (has_guard(&e->guard) || has_guard(&e->tguard)))
 		err = -ESTALE;
 	let_writers(e);
@@ -622,9 +624,14 @@ static int apply_batch(struct izo_reint_run *run, struct izo_reint_entry_run *e,
 	settled = run_batch(run, e, body, len, results);
 	recno = collect_recnos(run, results, le32_to_cpu(head->count));
 	run->sbi->journal->reint_recnos = NULL;
+	/* it must not look as if a change whose record is lost had been taken in */
+	if (izo_fault(run->sbi, "last-rcvd") || izo_dead(run->sbi))
+		settled = false;
 	if (settled)
 		move_last_rcvd(run->sbi, head, recno);
 	dput(run->incoming);
+	if (izo_dead(run->sbi))
+		return -EIO;
 	izo_journal_end(run->sbi->journal, &offset, &recno);
 	pos->offset = cpu_to_le64(offset);
 	pos->recno = cpu_to_le64(recno);

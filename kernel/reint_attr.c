@@ -112,7 +112,7 @@ int izo_lower_copy_xattrs(struct izo_sb *sbi, struct dentry *to, struct dentry *
 	size_t len = 0;
 	int err;
 
-	err = izo_xattr_items(from, &items, &len);
+	err = izo_xattr_items(sbi, from, &items, &len);
 	if (!err)
 		err = izo_lower_set_items(sbi, to, items, len);
 	kvfree(items);

@@ -256,6 +256,7 @@ int izo_reint_finish(struct izo_reint_entry_run *e, struct inode *dir, struct de
 		izo_op_abort(op);
 		return err;
 	}
+	izo_fault(sbi_of(e), "reint-replaced");
 	finished(e, op, inode, tdir, victim, &mtime);
 	izo_op_done(op);
 	return 0;
@@ -661,6 +662,7 @@ static int write_into(struct izo_reint_entry_run *e, struct dentry *d, struct in
 	err = izo_journal_sync(sbi->journal);
 	if (!err)
 		err = izo_patch(sbi, lower, from, &op->r, e->r.attr.size);
+	izo_fault(sbi, "reint-patch");
 	if (!err)
 		err = izo_lower_setattr(sbi, lower, &e->r.attr, close_valid(e) & ~KML_A_SIZE);
 	izo_copy_attr(inode);

@@ -12,13 +12,11 @@
  * Its lock is taken below i_rwsem and below mmap_lock; inside it the journal is waited for.
  */
 #include "journal.h"
+#include "izo_trace.h"
 #include "reint.h"
 
 #include <linux/cred.h>
 #include <linux/wait_bit.h>
-
-#define CLOSE_BYTES	(64u << 20)	/* a CLOSE after so many bytes */
-#define CLOSE_SECONDS	30		/* or after so long */
 
 struct izo_range {
 	u64	off, end;
@@ -185,6 +183,8 @@ static int log_close(struct inode *inode, struct izo_session *s, struct dentry *
 		goto out;
 	}
 	*ret_seq = op->seq;
+	izo_debug(IZO_D_FILE, "%s: CLOSE of inode %lu, %u ranges\n", op->j->sbi->params.fileset,
+		  (unsigned long)inode->i_ino, op->r.n_ranges);
 	izo_op_done(op);
 out:
 	kfree(ranges);
@@ -208,6 +208,8 @@ static int log_locked(struct inode *inode, struct dentry *dentry, bool *ret_put)
 	if (izo_i(inode)->maps)
 		for (k = 0; k < s->n; k++)
 			izo_mmap_protect(inode, s->ranges[k].off, s->ranges[k].end);
+	if (izo_i(inode)->setting)
+		izo_i(inode)->closed_meanwhile = true;
 	if (inode->i_nlink)
 		err = log_close(inode, s, dentry, &seq);
 	if (!err)
@@ -231,6 +233,40 @@ int izo_session_log(struct inode *inode, struct dentry *dentry)
 	err = log_locked(inode, dentry, &put);
 	unlock(inode, put);
 	return err;
+}
+
+void izo_session_setting(struct inode *inode)
+{
+	mutex_lock(&izo_i(inode)->lock);
+	izo_i(inode)->setting++;
+	mutex_unlock(&izo_i(inode)->lock);
+}
+
+/* With the inode's lock held, so that no CLOSE can come in between again. */
+static void log_mtime(struct inode *inode, struct dentry *dentry)
+{
+	struct izo_op *op = izo_op_inode(inode, KML_SETATTR, dentry);
+
+	if (IS_ERR(op))
+		return;
+	izo_op_attr(op, inode, KML_A_MTIME);
+	izo_op_old(op, inode);
+	if (izo_op_begin(op) == 0)
+		izo_op_done(op);
+	else
+		izo_op_free(op);
+}
+
+void izo_session_set(struct inode *inode, struct dentry *dentry)
+{
+	struct izo_inode *ii = izo_i(inode);
+
+	mutex_lock(&ii->lock);
+	if (ii->closed_meanwhile)
+		log_mtime(inode, dentry);
+	if (--ii->setting == 0)
+		ii->closed_meanwhile = false;
+	mutex_unlock(&ii->lock);
 }
 
 static void log_flushed(struct inode *inode, bool force)
@@ -300,10 +336,12 @@ void izo_sessions_end(struct izo_sb *sbi)
 
 /* Changes */
 
-static bool due(const struct izo_session *s)
+static bool due(const struct izo_sb *sbi, const struct izo_session *s)
 {
-	return s->bytes >= CLOSE_BYTES ||
-	       time_after_eq(jiffies, s->since + CLOSE_SECONDS * HZ);
+	const u64 bytes = (u64)READ_ONCE(sbi->close_after) << 20;
+	const u64 seconds = READ_ONCE(sbi->close_every);
+
+	return (bytes && s->bytes >= bytes) || (seconds && jiffies - s->since >= seconds * HZ);
 }
 
 static int begin(struct inode *inode, struct izo_session *s)
@@ -318,7 +356,8 @@ static int begin(struct inode *inode, struct izo_session *s)
 	s->dirty = true;
 	s->changes = 0;
 	list_dirty(inode);
-	return 0;
+	/* the slot stays, as if the machine had stopped here */
+	return izo_fault(izo_sb(inode->i_sb), "after-openw") ? -EIO : 0;
 }
 
 static int change_locked(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change)
@@ -338,6 +377,7 @@ static int change_locked(struct inode *inode, u64 off, u64 len, struct izo_chang
 		if (err)
 			return err;
 	}
+	trace_izo_change(inode, off, len);
 	record_range(s, off, len);
 	s->inflight++;
 	s->changes++;
@@ -412,7 +452,8 @@ void izo_session_changed(struct inode *inode, const struct izo_change *change,
 		ii->flushed = false;
 	s->bytes += change->len;
 	who(s);
-	if (s->inflight == 0 && ((!ii->writers && !ii->maps) || (!change->mapped && due(s))))
+	if (s->inflight == 0 && ((!ii->writers && !ii->maps) ||
+				 (!change->mapped && due(izo_sb(inode->i_sb), s))))
 		(void)log_locked(inode, dentry, &put);
 	unlock(inode, put);
 }
@@ -462,7 +503,8 @@ int izo_session_open(struct inode *inode, bool write)
 
 void izo_session_writer_wait(struct izo_sb *sbi)
 {
-	(void)wait_var_event_timeout(&sbi->writer_comes, !READ_ONCE(sbi->writer_comes), HZ);
+	(void)wait_var_event_timeout(&sbi->writer_comes, !READ_ONCE(sbi->writer_comes),
+				     min(READ_ONCE(sbi->timeout), 3600u) * HZ);
 	WRITE_ONCE(sbi->writer_comes, false);
 }
 

@@ -133,6 +133,9 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 	int err;
 
 	sbi->sb = sb;
+	sbi->timeout = 1;
+	sbi->close_after = 64;
+	sbi->close_every = 30;
 	sbi->creds = prepare_kernel_cred(&init_task);
 	if (!sbi->creds)
 		return -ENOMEM;
@@ -155,7 +158,12 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 		return err;
 	init_sb(sb, sbi);
 	err = make_root(sb, sbi);
-	return err ?: izo_channel_open(sbi, fc);
+	if (!err)
+		err = izo_channel_open(sbi, fc);
+	if (!err)
+		izo_debug(IZO_D_SUPER, "%s: mounted, channel %s\n", sbi->params.fileset,
+			  sbi->channel_path);
+	return err;
 }
 
 /* Also after a mount that failed half way. */
@@ -170,6 +178,7 @@ void izo_kill_sb(struct super_block *sb)
 	kill_anon_super(sb);
 	if (!sbi)
 		return;
+	izo_debug(IZO_D_SUPER, "%s: unmounted\n", sbi->params.fileset ?: "");
 	izo_journal_close(sbi);
 	izo_mmap_exit(sbi);
 	izo_lower_unmount(sbi);

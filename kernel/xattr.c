@@ -5,6 +5,8 @@
  */
 #include "journal.h"
 
+#include <linux/cred.h>
+
 #include <intermezzo/channel.h>
 
 static const char *virtual_value(const struct inode *inode, const char *name)
@@ -32,6 +34,20 @@ static int give_value(const char *value, void *buffer, size_t size)
 	return len;
 }
 
+/*
+ * As root: who may see it has been asked above.  With the caller's credentials the VFS
+ * would translate file capabilities of user namespaces once more than is right.
+ */
+ssize_t izo_lower_getxattr_as_is(struct izo_sb *sbi, struct dentry *lower, const char *name,
+				 void *buf, size_t size)
+{
+	const struct cred *old = override_creds(sbi->creds);
+	ssize_t n = vfs_getxattr(&nop_mnt_idmap, lower, name, buf, size);
+
+	revert_creds(old);
+	return n;
+}
+
 static int izo_xattr_get(const struct xattr_handler *handler, struct dentry *dentry,
 			 struct inode *inode, const char *name, void *buffer, size_t size)
 {
@@ -39,7 +55,8 @@ static int izo_xattr_get(const struct xattr_handler *handler, struct dentry *den
 
 	if (value)
 		return give_value(value, buffer, size);
-	return vfs_getxattr(&nop_mnt_idmap, izo_lower_dentry(inode), name, buffer, size);
+	return izo_lower_getxattr_as_is(izo_sb(inode->i_sb), izo_lower_dentry(inode), name, buffer,
+					size);
 }
 
 /* Changes, with their record */
@@ -78,11 +95,16 @@ static int finish(struct izo_op *op, struct inode *inode, int err)
 static int change_lower(struct inode *inode, const char *name, const void *value,
 			size_t size, int flags)
 {
+	const struct cred *old = override_creds(izo_sb(inode->i_sb)->creds);
 	struct dentry *lower = izo_lower_dentry(inode);
+	int err;
 
 	if (value)
-		return vfs_setxattr(&nop_mnt_idmap, lower, name, value, size, flags);
-	return vfs_removexattr(&nop_mnt_idmap, lower, name);
+		err = vfs_setxattr(&nop_mnt_idmap, lower, name, value, size, flags);
+	else
+		err = vfs_removexattr(&nop_mnt_idmap, lower, name);
+	revert_creds(old);
+	return err;
 }
 
 static int izo_xattr_set(const struct xattr_handler *handler, struct mnt_idmap *idmap,
@@ -95,6 +117,13 @@ static int izo_xattr_set(const struct xattr_handler *handler, struct mnt_idmap *
 
 	if (virtual_value(inode, name) || izo_is_log(inode))
 		return -EPERM;
+	/* recovery takes an attribute that is not there any more for one that was removed */
+	if (!value) {
+		err = izo_lower_getxattr_as_is(izo_sb(inode->i_sb), izo_lower_dentry(inode),
+					       name, NULL, 0);
+		if (err < 0)
+			return err;
+	}
 	op = begin(inode, dentry, name, value, size);
 	if (IS_ERR(op))
 		return PTR_ERR(op);
@@ -145,7 +174,7 @@ ssize_t izo_lower_getxattr(struct dentry *lower, const char *name, void *buf, si
 	if (value_size <= size)
 		memcpy(buf, value, value_size);
 	kfree(value);
-	return value_size <= size ? (ssize_t) value_size : -ERANGE;
+	return value_size <= size ? (ssize_t)value_size : -ERANGE;
 }
 
 /* ACLs */
@@ -196,6 +225,10 @@ int izo_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl
 	struct izo_op *op;
 	int err;
 
+	/* there is none: no record of its removal */
+	if (!acl && izo_lower_getxattr(izo_lower_dentry(inode), posix_acl_xattr_name(type), NULL,
+				       0) == -ENODATA)
+		return 0;
 	op = begin_acl(inode, dentry, acl, type);
 	if (IS_ERR(op))
 		return PTR_ERR(op);
