@@ -642,3 +642,20 @@ const struct inode_operations izo_dir_iops = {
 	.fileattr_set	= izo_fileattr_set,
 	.fiemap		= izo_fiemap,
 };
+
+#ifdef IZO_D_REAL
+/* Of a file whose path is the upper one and whose inode is the lower one: the lower one. */
+static struct dentry *izo_d_real(struct dentry *dentry, const struct inode *inode)
+{
+	struct dentry *lower;
+
+	if (!inode || d_is_negative(dentry) || inode == d_inode(dentry))
+		return dentry;
+	lower = izo_lower_dentry(d_inode(dentry));
+	return d_inode(lower) == inode ? lower : dentry;
+}
+
+const struct dentry_operations izo_dentry_ops = {
+	.d_real	= izo_d_real,
+};
+#endif

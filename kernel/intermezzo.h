@@ -232,6 +232,9 @@ int izo_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl
 /* dir.c: names */
 
 extern const struct inode_operations izo_dir_iops;
+#ifdef IZO_D_REAL
+extern const struct dentry_operations izo_dentry_ops;
+#endif
 /* False for what the root hides or protects. */
 bool izo_name_hidden(const struct inode *dir, const struct qstr *name);
 bool izo_name_protected(const struct inode *dir, const struct qstr *name);

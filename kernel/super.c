@@ -103,6 +103,9 @@ static void init_sb(struct super_block *sb, struct izo_sb *sbi)
 	const struct super_block *lsb = sbi->lower_root->d_sb;
 
 	sb->s_op = &izo_super_ops;
+#ifdef IZO_D_REAL
+	sb->s_d_op = &izo_dentry_ops;
+#endif
 	sb->s_xattr = izo_xattrs;
 	sb->s_magic = IZO_SUPER_MAGIC;
 	sb->s_maxbytes = lsb->s_maxbytes;

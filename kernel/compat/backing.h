@@ -10,6 +10,8 @@
 #ifdef IZO_HAVE_BACKING_FILE
 #include <linux/backing-file.h>
 #else
+/* file_dentry() of such a file, which file systems ask for, is had by ->d_real(). */
+#define IZO_D_REAL
 #include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/splice.h>

@@ -40,6 +40,7 @@ build_kernel()
 	cp "$CONFIG" "$OBJ/izo.config"
 }
 
+# shellcheck disable=SC2154 # $kind is set by run
 vm_prepare()
 {
 	SOURCE=$VM_CACHE/linux-$KERNEL
