@@ -2,7 +2,18 @@
 /* SETATTR, SETXATTR and REMOVEXATTR of the server's log. */
 #include "apply_pull.h"
 
+#include <string.h>
 #include <sys/stat.h>
+
+static gboolean is_about_acl(const struct kml_record *r)
+{
+	static const char acl[] = "system.posix_acl_access";
+	struct kml_str name, value;
+	size_t pos = 0;
+
+	return r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value) &&
+	       name.len == strlen(acl) && !memcmp(name.ptr, acl, name.len);
+}
 
 /* What a record sets of the attributes; one about an ACL, the mode. */
 static guint32 attr_bits(const IsdObject *o, const IsdOp *op)
@@ -13,16 +24,14 @@ static guint32 attr_bits(const IsdObject *o, const IsdOp *op)
 	if (!r->has_attr)
 		return 0;
 	if (r->opcode == KML_SETXATTR || r->opcode == KML_REMOVEXATTR)
-		return KML_A_MODE;
+		return is_about_acl(r) ? KML_A_MODE : 0;
 	if (S_ISREG(o->attr.mode) && op->content)
 		bits &= ~KML_A_MTIME;	/* that of content which is still to come */
 	return bits;
 }
 
-static gboolean take_bits(IsdClient *c, IsdObject *o, const IsdOp *op, GError **error)
+static gboolean take_bits(IsdClient *c, IsdObject *o, const IsdOp *op, guint32 bits, GError **error)
 {
-	guint32 bits = attr_bits(o, op);
-
 	isd_apply_take_attrs(o, &op->r.attr, bits);
 	return !(bits & KML_A_MTIME) || isd_want_mtime(c, o->id, op->r.attr.mtime, error);
 }
@@ -45,7 +54,8 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 		return TRUE;
 	o.attr.ctime = isd_result_ctime(res);
 	o.aver = r->recno;
-	if (!take_bits(c, &o, it->op, error) || !isd_state_put_object(c->state, &o, error))
+	if (!take_bits(c, &o, it->op, it->valid ? it->valid : attr_bits(&o, it->op), error) ||
+	    !isd_state_put_object(c->state, &o, error))
 		return FALSE;
 	if (r->opcode != KML_SETXATTR && r->opcode != KML_REMOVEXATTR)
 		return TRUE;
@@ -89,7 +99,7 @@ static gboolean attr_wanted(IsdPull *p, const IsdOp *op, IsdObject *o, GError **
 	struct kml_str name, value;
 	size_t pos = 0;
 
-	if (!take_bits(p->c, o, op, error))
+	if (!take_bits(p->c, o, op, attr_bits(o, op), error))
 		return FALSE;
 	o->aver = r->recno;
 	while (r->xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value))
@@ -147,6 +157,7 @@ gboolean isd_apply_queue_attrs(IsdPull *p, IsdOp *op, const IsdObject *o, const 
 	struct kml_record r = {
 		.opcode = KML_SETATTR, .obj = o->oid, .attr = op->r.attr, .has_attr = true,
 	};
+	IsdApply *it = isd_apply_item_new(p, op, tries, o->id);
 
 	if (name)
 		isd_place_source(&r, at, name);
@@ -155,6 +166,6 @@ gboolean isd_apply_queue_attrs(IsdPull *p, IsdOp *op, const IsdObject *o, const 
 	r.attr.valid = valid;
 	if (S_ISLNK(o->attr.mode))
 		r.attr.valid &= ~KML_A_MODE;
-	return isd_apply_queue(p, &r, &guard, NULL, 0, attr_done,
-			       isd_apply_item_new(p, op, tries, o->id), error);
+	it->valid = r.attr.valid;
+	return isd_apply_queue(p, &r, &guard, NULL, 0, attr_done, it, error);
 }

@@ -4,6 +4,7 @@
  * changed here as well, or was removed here.
  */
 #include "apply_pull.h"
+#include "conflict.h"
 
 #include <errno.h>
 #include <string.h>
@@ -210,7 +211,7 @@ static gboolean both_changed(IsdPull *p, IsdOp *op, IsdObject *o, const IsdName 
 		o->cver = op->content_recno;
 		return isd_state_put_object(p->c->state, o, error);
 	}
-	if (!isd_conflict_keep(p->c, o->id, n->parent, n->name, &new_id, error))
+	if (!isd_conflict_keep(p->c, o->id, n->parent, n->name, &op->r, &new_id, error))
 		return FALSE;
 	if (!new_id)
 		return isd_apply_op(p, op, ISD_APPLY_TRIES, error);
@@ -231,12 +232,15 @@ gboolean isd_apply_revive_file(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_o
 {
 	g_autofree char *text = isd_str(name);
 	g_auto(IsdPlace) at = { 0 };
-	gboolean found, bound;
+	g_auto(IsdName) there = { 0 };
+	gboolean found, bound, taken;
 
 	if (!isd_apply_find_place(p, dir, &at, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;
+	if (!isd_state_lookup(p->c->state, at.id, text, &there, &taken, error))
+		return FALSE;
 	if (!isd_push_cover(p->c, o->oid, p->c->core->log_recno, 0, error) ||
 	    !isd_apply_clear_name(p, op, &at, text, ISD_APPLY_TRIES, &bound, error))
 		return FALSE;
@@ -248,8 +252,10 @@ gboolean isd_apply_revive_file(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_o
 	    !isd_want_add(p->c, o->id, at.id, text, op->content ? op->content_recno : o->cver,
 			  o->attr.size, error))
 		return FALSE;
-	isd_log(5, p->c->server, op->r.recno,
-		"conflict: %s was removed here and changed on the server: it comes back", text);
+	/* replaced here by what has its name: that has become a conflict of two versions already */
+	if (!taken && !isd_conflict_note(p->c, ISD_CONFLICT_DELETE_UPDATE, o->id, at.id, text, at.id,
+					 text, &op->r, error))
+		return FALSE;
 	isd_want_soon(p->c->want);
 	return TRUE;
 }

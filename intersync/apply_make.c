@@ -123,7 +123,7 @@ gboolean isd_apply_clear_name(IsdPull *p, IsdOp *op, const IsdPlace *at, const c
 		*ret_bound = TRUE;
 		return bind_both(p, op, &o, at, name, tries, error);
 	}
-	return isd_conflict_keep(p->c, n.id, at->id, name, NULL, error);
+	return isd_conflict_keep(p->c, n.id, at->id, name, &op->r, NULL, error);
 }
 
 /* There is no room for it: nobody sees it before all of it is here. */

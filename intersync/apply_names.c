@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* UNLINK, RMDIR, LINK and RENAME of the server's log. */
 #include "apply_pull.h"
+#include "conflict.h"
 
 #include <errno.h>
 #include <string.h>
@@ -58,7 +59,7 @@ static gboolean removed(IsdClient *c, gpointer item, const struct izo_reint_resu
 		       reread_ctime(c, it->id, error) && isd_apply_set_ptime(it->p, it, error);
 	if (err == ENOTEMPTY || err == EEXIST || (err == ESTALE && it->tries))
 		return isd_client_follow(c, TRUE, error) &&
-		       isd_conflict_survive(c, it->id, error);
+		       isd_conflict_survive(c, it->id, &it->op->r, error);
 	return isd_apply_again(it, res, error);
 }
 
@@ -100,7 +101,7 @@ static gboolean remove_object(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_oi
 	if (named && n.ver >= op->r.recno)
 		return TRUE;
 	if (named && S_ISREG(o->attr.mode) && o->attr.nlink < 2 && isd_apply_pending_content(p, o))
-		return isd_conflict_survive(p->c, o->id, error);
+		return isd_conflict_survive(p->c, o->id, &op->r, error);
 	return !named || queue_remove(p, op, o, &n, tries, error);
 }
 
@@ -286,7 +287,7 @@ static gboolean clear_target(IsdPull *p, IsdOp *op, const IsdPlace *to, const ch
 		return TRUE;
 	isd_object_clear(ret_other);
 	memset(ret_other, 0, sizeof(*ret_other));
-	return isd_conflict_keep(p->c, n.id, to->id, tname, NULL, error);
+	return isd_conflict_keep(p->c, n.id, to->id, tname, &op->r, NULL, error);
 }
 
 static gboolean queue_rename(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdName *from,
@@ -357,6 +358,18 @@ static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const I
 	return remove_object(p, op, &other, r->tparent, r->tname, tries, error);
 }
 
+/* Renamed on both sides: the server's name counts; if it is not the same the other one is noted. */
+static gboolean renamed_on_both(IsdPull *p, const IsdOp *op, const IsdObject *o, const IsdName *from,
+				const IsdPlace *to, const char *tname, GError **error)
+{
+	if (!isd_push_void_renames(p->c, o->id, 0, error))
+		return FALSE;
+	if (from->parent == to->id && !strcmp(from->name, tname))
+		return TRUE;
+	return isd_conflict_note(p->c, ISD_CONFLICT_RENAME, o->id, to->id, tname, from->parent,
+				 from->name, &op->r, error);
+}
+
 gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 {
 	const struct kml_record *r = &op->r;
@@ -383,9 +396,8 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		       isd_apply_revive_file(p, op, &o, r->tparent, r->tname, error);
 	if (from.ver >= r->recno)
 		return TRUE;
-	/* renamed on both sides: the server's name counts */
 	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
-	    !isd_push_void_renames(p->c, o.id, 0, error))
+	    !renamed_on_both(p, op, &o, &from, &to, tname, error))
 		return FALSE;
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
 		return FALSE;

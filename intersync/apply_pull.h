@@ -19,6 +19,7 @@ typedef struct {
 	gint64		parent, tparent;
 	char		*name, *tname;
 	guint64		content;	/* version that the batch brings, 0 none */
+	guint32		valid;		/* attributes that it sets, where the record does not say */
 } IsdApply;
 
 /* --- apply_pull.c --- */

@@ -4,6 +4,7 @@
  * system does not agree with them.
  */
 #include "apply_pull.h"
+#include "conflict.h"
 
 #include <errno.h>
 #include <string.h>
@@ -95,7 +96,9 @@ static gboolean revive_dir(IsdPull *p, IsdObject *dir, GError **error)
 	n.id = dir->id;
 	n.lver = 0;
 	return isd_state_put_object(p->c->state, dir, error) &&
-	       isd_state_put_name(p->c->state, &n, error);
+	       isd_state_put_name(p->c->state, &n, error) &&
+	       isd_conflict_note(p->c, ISD_CONFLICT_DELETE_INTO, dir->id, n.parent, n.name,
+				 n.parent, n.name, NULL, error);
 }
 
 gboolean isd_apply_find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gboolean *ret_found,

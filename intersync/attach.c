@@ -154,6 +154,7 @@ static gboolean attach_in_the_way(IsdClient *c, AttachItem *it, GError **error)
 {
 	g_auto(IsdObject) o = { 0 }, other = { 0 };
 	IsdName mine = { .parent = it->parent, .name = it->name, .id = it->id };
+	struct kml_record theirs = { .opcode = KML_MKNOD, .has_attr = true };
 	gboolean found, here;
 	struct stat st;
 	struct kml_oid oid;
@@ -161,6 +162,7 @@ static gboolean attach_in_the_way(IsdClient *c, AttachItem *it, GError **error)
 	if (!isd_client_follow(c, TRUE, error) ||
 	    !isd_state_by_id(c->state, it->id, &o, &found, error) || !found)
 		return !error || !*error;
+	theirs.attr = o.attr;
 	if (isd_local_stat(c, it->parent, it->name, &st, &oid) == 0) {
 		struct kml_time ctime = { st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
 
@@ -171,7 +173,8 @@ static gboolean attach_in_the_way(IsdClient *c, AttachItem *it, GError **error)
 			return (!here || attach_merge_rows(c, o.id, other.id, error)) &&
 			       attach_set_oid(c, o.id, oid, ctime, error) &&
 			       isd_state_put_name(c->state, &mine, error);
-		if (here && !isd_conflict_keep(c, other.id, it->parent, it->name, NULL, error))
+		if (here && !isd_conflict_keep(c, other.id, it->parent, it->name, &theirs, NULL,
+					       error))
 			return FALSE;
 	}
 	return isd_state_put_name(c->state, &mine, error) && attach_make_again(c, &o, it, error);
@@ -378,7 +381,7 @@ static gboolean attach_meet(IsdAttach *a, const struct kml_record *r, const IsdN
 		return isd_push_cover(c, o.oid, c->core->log_recno, 0, error) &&
 		       attach_bind(a, &o, n->name, r, TRUE, error);
 	return isd_batch_flush(a->batch, error) &&
-	       isd_conflict_keep(c, n->id, n->parent, n->name, NULL, error) &&
+	       isd_conflict_keep(c, n->id, n->parent, n->name, r, NULL, error) &&
 	       attach_new(a, r, n->name, error);
 }
 
@@ -430,7 +433,7 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 		return FALSE;
 	if (named && n.id != o->id &&
 	    (!isd_batch_flush(a->batch, error) ||
-	     !isd_conflict_keep(c, n.id, a->place.id, name, NULL, error)))
+	     !isd_conflict_keep(c, n.id, a->place.id, name, r, NULL, error)))
 		return FALSE;
 	if ((!named || n.id != o->id) && !attach_move(a, o, r, name, error))
 		return FALSE;
@@ -477,7 +480,7 @@ static gboolean attach_link(IsdAttach *a, const struct kml_record *r, GError **e
 	if (!found || (named && n.id == o.id))
 		return TRUE;
 	if (named && (!isd_batch_flush(a->batch, error) ||
-		      !isd_conflict_keep(a->c, n.id, a->place.id, name, NULL, error)))
+		      !isd_conflict_keep(a->c, n.id, a->place.id, name, r, NULL, error)))
 		return FALSE;
 	a->new_files++;
 	return isd_want_drop_name(a->c, o.id, a->place.id, name, error) &&

@@ -91,6 +91,7 @@ gboolean isd_client_is_up(const IsdClient *c)
 /* Throw the parts away; what they did is in the state. */
 static void client_drop_parts(IsdClient *c)
 {
+	isd_settle_stop(c);
 	g_clear_pointer(&c->attach, isd_attach_free);
 	g_clear_pointer(&c->want, isd_want_free);
 	g_clear_pointer(&c->pull, isd_pull_free);
@@ -386,6 +387,8 @@ static gboolean client_go(IsdClient *c, GError **error)
 	if (!isd_client_follow(c, FALSE, error))
 		return FALSE;
 	c->want = isd_want_new(c);
+	if (attached < ISD_ATTACH_DONE && !isd_conflict_recover(c, error))
+		return FALSE;
 	if (attached >= ISD_ATTACH_DONE) {
 		isd_client_attached(c);
 	} else {
@@ -397,8 +400,14 @@ static gboolean client_go(IsdClient *c, GError **error)
 
 void isd_client_attached(IsdClient *c)
 {
+	g_autoptr(GError) error = NULL;
+
 	isd_client_set_phase(c, ISD_CLIENT_ONLINE, NULL);
 	c->push = isd_push_start(c);
+	if (!isd_conflict_recover(c, &error)) {
+		isd_client_fail(c, error);
+		return;
+	}
 	c->pull = isd_pull_start(c);
 	isd_want_pump(c->want, FALSE);
 }
@@ -473,7 +482,7 @@ static gboolean sync_is_here(IsdClient *c, guint64 end)
 	guint64 files, bytes;
 
 	return c->pull && c->pull_offset >= end && isd_pull_is_idle(c->pull) &&
-	       isd_want_count(c, &files, &bytes, NULL) && !files;
+	       isd_want_count(c, &files, &bytes, NULL) && !files && !isd_conflict_unsettled(c);
 }
 
 /* One step; TRUE if there may be another. */
@@ -525,6 +534,7 @@ void isd_client_progress(IsdClient *c)
 {
 	if (c->litter && c->pull && isd_pull_is_idle(c->pull) && !isd_want_is_busy(c->want))
 		isd_data_clean(c);
+	isd_settle_soon(c);
 	if (c->syncs && !c->sync_source)
 		c->sync_source = g_idle_add(sync_check, c);
 }
@@ -624,6 +634,7 @@ gboolean isd_client_start(IsdCore *core, const IsdClientOptions *o, GError **err
 	c->state = core->state;
 	c->server = client_with_port(o->server);
 	c->fset = g_strdup(o->fset ? o->fset : core->fileset);
+	c->policies = o->conflicts ? isd_policies_new(o->conflicts) : NULL;
 	c->retry_ms = RETRY_MIN_MS;
 	c->since = now_seconds();
 	c->litter = TRUE;
@@ -653,6 +664,8 @@ void isd_client_stop(IsdCore *core)
 	g_clear_handle_id(&c->grown, g_source_remove);
 	g_clear_handle_id(&c->sync_source, g_source_remove);
 	isd_fetcher_free(c->fetcher);
+	isd_policies_free(c->policies);
+	g_free(c->settle);
 	g_free(c->server);
 	g_free(c->fset);
 	g_free(c->reason);
@@ -750,7 +763,7 @@ void isd_client_status(IsdCore *core, JsonBuilder *b)
 	IsdClient *c = core->role;
 	guint64 conflicts = 0;
 
-	isd_state_get_u64(c->state, "conflicts", &conflicts, NULL);
+	isd_conflict_count(c, &conflicts, NULL);
 	status_text(b, "server", c->server);
 	status_text(b, "server_fileset", c->fset);
 	status_text(b, "state", phase_names[c->phase]);

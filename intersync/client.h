@@ -36,6 +36,7 @@ typedef struct IsdAttach IsdAttach;
 typedef struct IsdWant IsdWant;
 typedef struct IsdPull IsdPull;
 typedef struct IsdPush IsdPush;
+typedef struct IsdSettle IsdSettle;
 
 /* Wanted content that does not fit. */
 typedef struct {
@@ -74,6 +75,8 @@ struct IsdClient {
 	IsdWant		*want;
 	IsdPull		*pull;
 	IsdPush		*push;
+	IsdSettle	*settle;
+	struct IsdPolicies *policies;	/* NULL: none */
 	GList		*syncs;		/* of struct IsdSync */
 	guint		sync_source;
 };
@@ -216,6 +219,15 @@ gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error);
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid);
 /* rename(2) within a directory through the mount: logged.  0 or -errno. */
 int isd_local_rename(IsdClient *c, gint64 parent, const char *from, const char *to);
+/* What izoctl or a policy settles, through the mount as well.  0 or -errno. */
+typedef enum { ISD_MOVE_TO_FREE, ISD_MOVE_OVER, ISD_MOVE_EXCHANGE } IsdMove;
+int isd_local_move(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
+		   IsdMove how);
+/* With all that is in it. */
+int isd_local_remove(IsdClient *c, gint64 parent, const char *name);
+int isd_local_rmdir(IsdClient *c, gint64 parent, const char *name);
+/* Content of one file into another, which stays the same inode. */
+int isd_local_copy(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to);
 /* Set its mtime to what it is through the mount, so that there is a record of it. */
 int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
 /* Are these the bytes of that file here? */
@@ -313,17 +325,31 @@ gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 
 gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
 				GHashTable **ret_xattrs, GError **error);
 
-/* --- conflict.c --- */
+/* Of the version before its first own record that is pending; mode stays 0: unknown. */
+void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret);
+
+/* --- conflict.c and settle.c; conflict.h has more --- */
 
 /*
- * The local object gives its name up for the server's: it is renamed to its conflict
- * name, loses its soid, and goes to the server as a new file.
- * The row keeps its id; ret_new_id (may be NULL) gets a new row that has the soid.
+ * The local object gives its name up for the server's (theirs: the record, or what is known of it): it is
+ * renamed to its conflict name, loses its soid, and goes to the server as a new file.
+ * The row keeps its id; ret_new_id (may be NULL) gets a new row that has the soid.  Commits.
  */
 gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,
-			   gint64 *ret_new_id, GError **error);
+			   const struct kml_record *theirs, gint64 *ret_new_id, GError **error);
 /* The server has removed it, here it was changed: it stays, as a new file. */
-gboolean isd_conflict_survive(IsdClient *c, gint64 id, GError **error);
+gboolean isd_conflict_survive(IsdClient *c, gint64 id, const struct kml_record *theirs,
+			      GError **error);
 char *isd_conflict_name(const char *name, const char *peer, gint64 now, guint n);
+/* What an earlier run has begun, before anything else is decided. */
+gboolean isd_conflict_recover(IsdClient *c, GError **error);
+gboolean isd_conflict_count(IsdClient *c, guint64 *ret, GError **error);
+/* A policy has still to settle something. */
+gboolean isd_conflict_unsettled(IsdClient *c);
+/* Look for what a policy can settle now. */
+void isd_settle_soon(IsdClient *c);
+void isd_settle_stop(IsdClient *c);
+struct IsdPolicies *isd_policies_new(const char *file);
+void isd_policies_free(struct IsdPolicies *p);
 
 #endif

@@ -2,14 +2,16 @@
 /*
  * Where both sides have changed the same thing, nothing is lost: the server's
  * version has the name, and the local one stays beside it under a name that says
- * so, or under its own if the server has removed its. Called by attach.c,
- * want.c and pull.c.
+ * so, or under its own if the server has removed its.  Each decision is an entry in the table
+ * of conflicts.  Called by attach.c, want.c and the apply_*.c.
  */
-#include "client.h"
+#include "conflict.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "util.h"
 
 #define NAME_BYTES	255
 #define PEER_BYTES	64
@@ -47,28 +49,103 @@ char *isd_conflict_name(const char *name, const char *peer, gint64 now, guint n)
 	gsize keep;
 
 	g_strdelimit(who, "/", '-');
-	middle = g_strdup_printf(".conflict-%s-%s%s", who, stamp, again);
+	middle = g_strdup_printf(ISD_CONFLICT_MARK "%s-%s%s", who, stamp, again);
 	keep = conflict_cut(name, ext - name, NAME_BYTES - strlen(middle) - strlen(ext));
 	return g_strdup_printf("%.*s%s%s", (int)keep, name, middle, ext);
 }
 
-/* The new name, or NULL if the old one is gone (*ret_err 0) or cannot be moved. */
-static char *conflict_rename(IsdClient *c, gint64 parent, const char *name, int *ret_err)
+/* --- entries --- */
+
+/* Who has made a version that the server has. */
+static char *peer_of(IsdClient *c, const struct kml_record *r)
 {
-	gint64 now = g_get_real_time() / G_USEC_PER_SEC;
+	char uuid[UUID_TEXT];
 
-	for (guint n = 0; n < TRIES; n++) {
-		g_autofree char *to = isd_conflict_name(name, c->core->name, now, n);
-		int err = isd_local_rename(c, parent, name, to);
-
-		*ret_err = err == -ENOENT ? 0 : err;
-		if (!err)
-			return g_steal_pointer(&to);
-		if (err != -EEXIST)
-			break;
-	}
-	return NULL;
+	if (!r || !r->has_origin)
+		return g_strdup(c->server);
+	uuid_format(r->origin_replica, uuid);
+	return g_strdup(uuid);
 }
+
+static void entry_begin(IsdClient *c, IsdConflict *e, IsdConflictKind kind, const IsdObject *o,
+			const struct kml_record *theirs)
+{
+	e->kind = kind;
+	e->time = g_get_real_time() / G_USEC_PER_SEC;
+	e->recno = c->core->log_recno;
+	e->id = o->id;
+	e->mine = o->attr;
+	e->peer = peer_of(c, theirs);
+	if (theirs && theirs->has_attr)
+		e->theirs = theirs->attr;
+}
+
+static void entry_log(IsdClient *c, const IsdConflict *e)
+{
+	g_autofree char *path = isd_conflict_path(c, e->parent, e->name);
+	g_autofree char *cpath = isd_conflict_path(c, e->cparent, e->cname);
+
+	isd_log(5, c->server, 0, "conflict %" G_GINT64_FORMAT ", %s: %s%s%s", e->no,
+		isd_conflict_kind(e->kind), path ? path : e->name,
+		g_strcmp0(path, cpath) ? ", the version of here is " : "",
+		g_strcmp0(path, cpath) ? (cpath ? cpath : e->cname) : "");
+}
+
+static gboolean entry_note(IsdClient *c, IsdConflict *e, GError **error)
+{
+	if (!isd_client_begin(c, error) || !isd_conflict_add(c, e, error))
+		return FALSE;
+	entry_log(c, e);
+	return TRUE;
+}
+
+/*
+ * What was done here in this directory is not sent, but its mtime is: otherwise nobody could
+ * say which one all are to have.
+ */
+static gboolean touch_dir(IsdClient *c, gint64 id, GError **error)
+{
+	g_auto(IsdName) n = { 0 };
+	gboolean found;
+
+	if (id == ISD_ROOT_ID) {
+		isd_local_touch(c, id, ".");
+		return TRUE;
+	}
+	if (!isd_state_a_name(c->state, id, &n, &found, error))
+		return FALSE;
+	if (found)
+		isd_local_touch(c, n.parent, n.name);
+	return TRUE;
+}
+
+gboolean isd_conflict_note(IsdClient *c, IsdConflictKind kind, gint64 id, gint64 parent,
+			   const char *name, gint64 cparent, const char *cname,
+			   const struct kml_record *theirs, GError **error)
+{
+	IsdConflict e = { 0 };
+	g_auto(IsdObject) o = { 0 };
+	gboolean found, known, ok;
+
+	if (!touch_dir(c, parent, error) || (cparent != parent && !touch_dir(c, cparent, error)) ||
+	    !isd_client_follow(c, TRUE, error) ||
+	    !isd_state_by_id(c->state, id, &o, &found, error) ||
+	    !isd_conflict_is_known(c, kind, id, &known, error))
+		return FALSE;
+	if (!found || known)
+		return TRUE;
+	entry_begin(c, &e, kind, &o, theirs);
+	e.parent = parent;
+	e.name = (char *)name;
+	e.cparent = cparent;
+	e.cname = (char *)cname;
+	e.policy = isd_policy_applies(c, &e, &o);
+	ok = entry_note(c, &e, error);
+	g_free(e.peer);
+	return ok;
+}
+
+/* --- a copy under a name of its own --- */
 
 /* The server's object gets a row of its own, and wants the names that this one had. */
 static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const char *name,
@@ -94,64 +171,173 @@ static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const 
 	       isd_want_add(c, theirs.id, parent, name, version, o->attr.size, error);
 }
 
-static gboolean conflict_count(IsdClient *c, const char *from, const char *to, GError **error)
-{
-	guint64 n;
-
-	isd_log(5, c->server, 0, "conflict: the local version of %s is kept as %s", from, to);
-	return isd_state_get_u64(c->state, "conflicts", &n, error) &&
-	       isd_state_set_u64(c->state, "conflicts", n + 1, error);
-}
-
 /* What the server learns of it: a new file, or that the object is called otherwise now. */
-static gboolean conflict_tell(IsdClient *c, IsdObject *o, gint64 parent, const char *name,
-			      guint64 upto, gint64 *ret_new_id, GError **error)
+static gboolean conflict_tell(IsdClient *c, IsdObject *o, const IsdConflict *e,
+			      gint64 *ret_new_id, GError **error)
 {
 	guint64 renamed;
 
-	if (!o->soid.ino)
-		return isd_push_cover(c, o->oid, upto, 0, error);
-	if (!S_ISDIR(o->attr.mode) && isd_push_is_pending(c, o->oid, o->lcver))
-		return isd_push_cover(c, o->oid, upto, 0, error) &&
-		       conflict_split(c, o, parent, name, ret_new_id, error);
+	/* unless its creation is just on its way: then it is a rename as well */
+	if (!o->soid.ino && !isd_push_cover(c, o->oid, e->recno, 0, error))
+		return FALSE;
+	if (o->soid.ino && !S_ISDIR(o->attr.mode) && isd_push_is_pending(c, o->oid, o->lcver))
+		return isd_push_cover(c, o->oid, e->recno, 0, error) &&
+		       conflict_split(c, o, e->parent, e->name, ret_new_id, error);
 	if (!S_ISDIR(o->attr.mode) && o->attr.nlink > 1)
 		return TRUE;
 	return isd_push_last_rename(c, o->id, &renamed, error) &&
 	       isd_push_void_renames(c, o->id, renamed, error);
 }
 
-gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,
-			   gint64 *ret_new_id, GError **error)
+/* The tree has the copy: now the state. */
+static gboolean conflict_made(IsdClient *c, const IsdConflict *e, gint64 *ret_new_id, GError **error)
 {
-	g_autofree char *to = NULL;
 	g_auto(IsdObject) o = { 0 };
-	gint64 new_id = 0;
-	guint64 upto;
 	gboolean found;
-	int err;
 
-	if (!isd_client_follow(c, TRUE, error))
+	if (!isd_state_by_id(c->state, e->id, &o, &found, error) ||
+	    (found && !conflict_tell(c, &o, e, ret_new_id, error)) ||
+	    !isd_conflict_is_there(c, e->no, error))
 		return FALSE;
-	upto = c->core->log_recno;
-	to = conflict_rename(c, parent, name, &err);
-	if (err) {
-		g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED,
-			    "%s/%s cannot be moved out of the way: %s", c->core->dir, name,
-			    g_strerror(-err));
-		return FALSE;
-	}
-	if (!isd_client_follow(c, TRUE, error) ||
-	    !isd_state_by_id(c->state, id, &o, &found, error) ||
-	    (to && found && !conflict_tell(c, &o, parent, name, upto, &new_id, error)) ||
-	    (to && !conflict_count(c, name, to, error)))
-		return FALSE;
-	if (ret_new_id)
-		*ret_new_id = new_id;
+	entry_log(c, e);
 	/* the tree has it: the state must not forget */
 	return isd_client_commit(c, error) && isd_client_begin(c, error);
 }
 
-gboolean isd_conflict_survive(IsdClient *c, gint64 id, GError **error)
+/* A name that nothing has; some are tried. */
+static gboolean conflict_choose(IsdClient *c, IsdConflict *e, guint *n, GError **error)
+{
+	g_auto(IsdName) there = { 0 };
+	gboolean taken = TRUE;
+
+	while (taken && *n < TRIES) {
+		g_free(e->cname);
+		e->cname = isd_conflict_name(e->name, c->core->name, e->time, (*n)++);
+		if (!isd_state_lookup(c->state, e->cparent, e->cname, &there, &taken, error))
+			return FALSE;
+		isd_name_clear(&there);
+	}
+	return TRUE;
+}
+
+/*
+ * What is to be done is in the state before the tree has it: after a crash in between it
+ * is still known whose version that copy is.  *ret_err 0 and *ret_done FALSE: the old name is gone.
+ */
+static gboolean conflict_rename(IsdClient *c, IsdConflict *e, gboolean *ret_done, int *ret_err,
+				GError **error)
+{
+	guint n = 0;
+
+	e->planned = TRUE;
+	do {
+		if (!conflict_choose(c, e, &n, error) || !isd_conflict_add(c, e, error) ||
+		    !isd_client_commit(c, error))
+			return FALSE;
+		isd_fault("conflict-planned");
+		*ret_err = isd_local_rename(c, e->parent, e->name, e->cname);
+		isd_fault("conflict-renamed");
+		if (!isd_client_begin(c, error) ||
+		    (*ret_err && !isd_conflict_drop(c, e->no, error)))
+			return FALSE;
+	} while (*ret_err == -EEXIST && n < TRIES);
+	*ret_done = !*ret_err;
+	if (*ret_err == -ENOENT)
+		*ret_err = 0;
+	return TRUE;
+}
+
+static IsdConflictKind kind_of(const IsdObject *o, const struct kml_record *theirs)
+{
+	guint32 type = theirs->opcode == KML_CLOSE || theirs->opcode == KML_RESYNC ? S_IFREG :
+		theirs->has_attr ? theirs->attr.mode & S_IFMT : 0;
+
+	if (type && type != (o->attr.mode & S_IFMT))
+		return ISD_CONFLICT_TYPE;
+	if (theirs->opcode == KML_CLOSE || theirs->opcode == KML_RESYNC)
+		return ISD_CONFLICT_UPDATE;
+	/* another version of it that was moved over it */
+	return theirs->opcode == KML_RENAME && theirs->has_old &&
+	       isd_oid_equal(theirs->old, o->soid) ? ISD_CONFLICT_UPDATE : ISD_CONFLICT_NAME;
+}
+
+static gboolean conflict_copy(IsdClient *c, IsdConflict *e, gint64 *ret_new_id, GError **error)
+{
+	gboolean done;
+	int err;
+
+	if (!conflict_rename(c, e, &done, &err, error))
+		return FALSE;
+	if (err) {
+		g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED,
+			    "%s/%s cannot be moved out of the way: %s", c->core->dir, e->name,
+			    g_strerror(-err));
+		return FALSE;
+	}
+	return isd_client_follow(c, TRUE, error) &&
+	       (!done || conflict_made(c, e, ret_new_id, error));
+}
+
+gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,
+			   const struct kml_record *theirs, gint64 *ret_new_id, GError **error)
+{
+	g_auto(IsdConflict) e = { 0 };
+	g_auto(IsdObject) o = { 0 };
+	gint64 new_id = 0;
+	gboolean found;
+
+	if (!isd_client_follow(c, TRUE, error) ||
+	    !isd_state_by_id(c->state, id, &o, &found, error))
+		return FALSE;
+	if (found) {
+		entry_begin(c, &e, kind_of(&o, theirs), &o, theirs);
+		e.parent = e.cparent = parent;
+		e.name = g_strdup(name);
+		e.policy = isd_policy_applies(c, &e, &o);
+		if (!conflict_copy(c, &e, &new_id, error))
+			return FALSE;
+	}
+	if (ret_new_id)
+		*ret_new_id = new_id;
+	return TRUE;
+}
+
+/* One that was planned when the program ended: has the copy got its name? */
+static gboolean recover_one(IsdClient *c, const IsdConflict *e, GError **error)
+{
+	g_auto(IsdName) n = { 0 };
+	gboolean found;
+	gint64 new_id;
+
+	if (!isd_state_lookup(c->state, e->cparent, e->cname, &n, &found, error))
+		return FALSE;
+	if (found && n.id == e->id)
+		return conflict_made(c, e, &new_id, error);
+	return isd_conflict_drop(c, e->no, error);
+}
+
+gboolean isd_conflict_recover(IsdClient *c, GError **error)
+{
+	gboolean found = TRUE;
+	gint64 after = 0;
+
+	if (!isd_client_begin(c, error))
+		return FALSE;
+	while (found) {
+		g_auto(IsdConflict) e = { 0 };
+
+		if (!isd_conflict_next(c, ISD_CONFLICT_PLANNED, after, &e, &found, error) ||
+		    (found && !recover_one(c, &e, error)))
+			return FALSE;
+		after = e.no;
+	}
+	return TRUE;
+}
+
+/* --- removed there, changed here --- */
+
+gboolean isd_conflict_survive(IsdClient *c, gint64 id, const struct kml_record *theirs,
+			      GError **error)
 {
 	g_auto(IsdObject) o = { 0 };
 	g_auto(IsdName) n = { 0 };
@@ -162,12 +348,14 @@ gboolean isd_conflict_survive(IsdClient *c, gint64 id, GError **error)
 		return FALSE;
 	if (!found || !named)
 		return TRUE;
+	if (!isd_conflict_note(c, S_ISDIR(o.attr.mode) ? ISD_CONFLICT_INTO_DELETE :
+			       ISD_CONFLICT_UPDATE_DELETE, id, n.parent, n.name, n.parent, n.name,
+			       theirs, error))
+		return FALSE;
 	o.soid = (struct kml_oid) { 0 };
 	o.cver = o.aver = 0;
 	if (!isd_state_put_object(c->state, &o, error) || !isd_want_drop(c, id, error))
 		return FALSE;
-	isd_log(5, c->server, 0, "conflict: %s was removed on the server and changed here: it stays",
-		n.name);
 	if (!S_ISDIR(o.attr.mode) && isd_push_is_pending(c, o.oid, o.lcver))
 		return TRUE;
 	/* a record that its creation on the server can hang on */

@@ -109,7 +109,7 @@ static void reply_simple(Conn *c, gboolean ok, const char *message)
 	reply(c, b);
 }
 
-static void cmd_status(Conn *c)
+static void cmd_status(Conn *c, JsonObject *request)
 {
 	IsdCore *core = c->control->core;
 	g_autoptr(JsonBuilder) b = answer(TRUE, NULL);
@@ -123,7 +123,7 @@ static void cmd_status(Conn *c)
 	reply(c, b);
 }
 
-static void cmd_peers(Conn *c)
+static void cmd_peers(Conn *c, JsonObject *request)
 {
 	IsdCore *core = c->control->core;
 	g_autoptr(JsonBuilder) b = NULL;
@@ -137,6 +137,47 @@ static void cmd_peers(Conn *c)
 	isd_server_peers(core, b);
 	json_builder_end_object(b);
 	reply(c, b);
+}
+
+static const char *argument(JsonObject *request, const char *name)
+{
+	return json_object_get_string_member_with_default(request, name, "");
+}
+
+static const char no_client[] =
+	"this is the server, its versions keep their names: ask the clients for conflicts";
+
+static void cmd_conflicts(Conn *c, JsonObject *request)
+{
+	IsdCore *core = c->control->core;
+	g_autoptr(GError) error = NULL;
+	g_autoptr(JsonBuilder) b = answer(TRUE, NULL);
+
+	if (core->is_server) {
+		reply_simple(c, FALSE, no_client);
+		return;
+	}
+	if (!isd_client_conflicts(core, g_ascii_strtoll(argument(request, "after"), NULL, 10), b,
+				  &error)) {
+		reply_simple(c, FALSE, error->message);
+		return;
+	}
+	json_builder_end_object(b);
+	reply(c, b);
+}
+
+static void cmd_resolve(Conn *c, JsonObject *request)
+{
+	IsdCore *core = c->control->core;
+	g_autoptr(GError) error = NULL;
+
+	if (core->is_server)
+		reply_simple(c, FALSE, no_client);
+	else if (!isd_client_resolve(core, argument(request, "conflict"),
+				     argument(request, "escaped"), argument(request, "keep"), &error))
+		reply_simple(c, FALSE, error->message);
+	else
+		reply_simple(c, TRUE, NULL);
 }
 
 static void sync_done(gboolean ok, const char *message, gpointer data)
@@ -173,7 +214,7 @@ static void sync_logged(int error, const void *body, gsize len, gpointer data)
 		sync_done(FALSE, "the server's state does not follow its log: see its log file", c);
 }
 
-static void cmd_sync(Conn *c)
+static void cmd_sync(Conn *c, JsonObject *request)
 {
 	isd_channel_request(c->control->core->channel, IZO_MSG_SYNC, 0, NULL, 0, sync_logged,
 			    conn_ref(c));
@@ -267,7 +308,7 @@ static void check_logged(int error, const void *body, gsize len, gpointer data)
 	g_task_run_in_thread(task, check_thread);
 }
 
-static void cmd_check(Conn *c)
+static void cmd_check(Conn *c, JsonObject *request)
 {
 	isd_channel_request(c->control->core->channel, IZO_MSG_SYNC, 0, NULL, 0, check_logged,
 			    conn_ref(c));
@@ -275,26 +316,30 @@ static void cmd_check(Conn *c)
 
 static const struct {
 	const char	*name;
-	void		(*run)(Conn *c);
+	void		(*run)(Conn *c, JsonObject *request);
 } commands[] = {
 	{ "status", cmd_status },
 	{ "peers", cmd_peers },
 	{ "sync", cmd_sync },
 	{ "check", cmd_check },
+	{ "conflicts", cmd_conflicts },
+	{ "resolve", cmd_resolve },
 };
 
 static void handle(Conn *c, const char *line)
 {
 	g_autoptr(JsonParser) parser = json_parser_new();
 	JsonNode *root;
+	JsonObject *request = NULL;
 	const char *cmd = NULL;
 
 	if (json_parser_load_from_data(parser, line, -1, NULL)) {
 		root = json_parser_get_root(parser);
 		if (root && JSON_NODE_HOLDS_OBJECT(root))
-			cmd = json_object_get_string_member_with_default(
-				json_node_get_object(root), "cmd", NULL);
+			request = json_node_get_object(root);
 	}
+	if (request)
+		cmd = json_object_get_string_member_with_default(request, "cmd", NULL);
 	if (!c->control->core->role && g_strcmp0(cmd, "status")) {
 		reply_simple(c, FALSE, "intersync is starting");
 		return;
@@ -302,7 +347,7 @@ static void handle(Conn *c, const char *line)
 	for (gsize i = 0; cmd && i < G_N_ELEMENTS(commands); i++) {
 		if (strcmp(cmd, commands[i].name))
 			continue;
-		commands[i].run(c);
+		commands[i].run(c, request);
 		return;
 	}
 	reply_simple(c, FALSE, "intersync does not know this command: use izoctl and intersync "

@@ -121,13 +121,13 @@ void isd_log(int priority, const char *peer, guint64 recno, const char *format, 
  *
  *   state: "attaching", "following", "offline", "serving" ...; reason: a sentence;
  *   since: time
- *   both: conflicts: number of conflict copies kept;
- *     blocked: { recno, what, why } the record that blocks, absent if none does
+ *   both: blocked: { recno, what, why } the record that blocks, absent if none does
  *   server: listen: "ADDRESS:PORT"
  *   client: server: "HOST:PORT"; progress: { objects, of_objects, bytes, of_bytes } of the attach;
  *     position: { offset, recno } applied of the server's log; server_end: { offset, recno };
  *     lag: { records, bytes, seconds } behind the server;
- *     pending: { records, bytes } of the own log that the server has not yet
+ *     pending: { records, bytes } of the own log that the server has not yet;
+ *     conflicts: how many nobody has settled
  */
 typedef struct {
 	const char	*listen;	/* address, NULL: loopback */
@@ -137,6 +137,7 @@ typedef struct {
 typedef struct {
 	const char	*server;	/* HOST[:PORT] */
 	const char	*fset;		/* NULL: as the own fileset is called */
+	const char	*conflicts;	/* file of policies, or NULL */
 	gboolean	insecure;
 } IsdClientOptions;
 
@@ -157,6 +158,14 @@ void isd_client_status(IsdCore *core, JsonBuilder *b);
 /* sync: done(TRUE) once all of both sides is on the other (izoctl sync). */
 typedef void (*IsdSyncDone)(gboolean ok, const char *message, gpointer data);
 void isd_client_sync(IsdCore *core, IsdSyncDone done, gpointer data);
+/*
+ * conflict_list.c.  Members "conflicts", an array of { conflict, kind, path, copy, ... }, from the number
+ * behind `after` on, and "after" if there may be more.
+ */
+gboolean isd_client_conflicts(IsdCore *core, gint64 after, JsonBuilder *b, GError **error);
+/* The conflict of that number or path (as typed, and by name_escape()); ISD_ERROR_REFUSED: why not. */
+gboolean isd_client_resolve(IsdCore *core, const char *raw, const char *shown, const char *keep,
+			    GError **error);
 void isd_client_stop(IsdCore *core);
 
 #endif

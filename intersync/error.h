@@ -22,6 +22,7 @@ typedef enum {
 	ISD_ERROR_NOSPC,
 	ISD_ERROR_DAMAGED,	/* the state is no database (any more) */
 	ISD_ERROR_FATAL,	/* no use in going on: wrong fileset ... */
+	ISD_ERROR_REFUSED,	/* what somebody asked for cannot be done as things are */
 } IsdError;
 
 #endif

@@ -22,7 +22,7 @@
 
 #include <glib-unix.h>
 
-static char *opt_server, *opt_fset, *opt_listen, *opt_name, *opt_pidfile;
+static char *opt_server, *opt_fset, *opt_listen, *opt_name, *opt_pidfile, *opt_conflicts;
 static int opt_port;
 static gboolean opt_insecure, opt_foreground, opt_version;
 
@@ -31,6 +31,8 @@ static const GOptionEntry options[] = {
 	  "be a client of this server", "HOST[:PORT]" },
 	{ "fset", 'f', 0, G_OPTION_ARG_STRING, &opt_fset,
 	  "what the server calls the fileset, if not as it is called here", "NAME" },
+	{ "conflicts", 'c', 0, G_OPTION_ARG_FILENAME, &opt_conflicts,
+	  "client: the file that says which version of a file to keep", "FILE" },
 	{ "listen", 'l', 0, G_OPTION_ARG_STRING, &opt_listen,
 	  "serve on this address (default: this machine only)", "ADDRESS" },
 	{ "port", 'p', 0, G_OPTION_ARG_INT, &opt_port,
@@ -75,6 +77,8 @@ static int check_options(void)
 {
 	if (opt_fset && !opt_server)
 		return usage("--fset says what a server calls the fileset: it needs --server");
+	if (opt_conflicts && !opt_server)
+		return usage("--conflicts is for clients, a server has none: it needs --server");
 	if (opt_server && (opt_listen || opt_port))
 		return usage("--listen and --port are a server's, --server makes a client");
 	if (opt_port < 0 || opt_port > 65535)
@@ -249,6 +253,7 @@ static gboolean start_role(IsdCore *core, GError **error)
 	return isd_client_start(core, &(IsdClientOptions) {
 		.server = opt_server,
 		.fset = opt_fset,
+		.conflicts = opt_conflicts,
 		.insecure = opt_insecure,
 	}, error);
 }
@@ -320,6 +325,8 @@ int main(int argc, char **argv)
 	dir = g_canonicalize_filename(argv[1], NULL);
 	if (opt_pidfile)
 		opt_pidfile = g_canonicalize_filename(opt_pidfile, NULL);
+	if (opt_conflicts)
+		opt_conflicts = g_canonicalize_filename(opt_conflicts, NULL);
 	isd_fault_init();
 	isd_log_init(opt_foreground);
 	if (!opt_foreground && !fork_daemon())

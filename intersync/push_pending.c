@@ -156,6 +156,7 @@ typedef struct {
 	gboolean	found;
 	gint64		id;
 	guint64		recno;
+	struct kml_attrs attr;
 } Pending;
 
 static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
@@ -237,4 +238,26 @@ gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GErro
 
 	*ret_recno = w.recno;
 	return ok;
+}
+
+static gboolean pending_ancestor(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	gboolean tells = r->opcode == KML_CLOSE || r->opcode == KML_SETATTR || r->opcode == KML_RENAME;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (!tells || !r->has_old || !isd_push_find(c, r->obj, &o, &found, NULL) || !found ||
+	    o.id != w->id)
+		return TRUE;
+	w->attr = r->old_attr;
+	return FALSE;
+}
+
+void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret)
+{
+	Pending w = { .id = id };
+
+	if (push_each_pending(c, pending_ancestor, &w, NULL))
+		*ret = w.attr;
 }

@@ -68,6 +68,11 @@ static const char client_schema[] =
 	" sgen INTEGER, PRIMARY KEY(ino, gen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_was(sino INTEGER, sgen INTEGER, id INTEGER,"
 	" upto INTEGER, PRIMARY KEY(sino, sgen)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS client_conflict(no INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" kind INTEGER, planned INTEGER, policy INTEGER, time INTEGER, recno INTEGER, id INTEGER,"
+	" parent INTEGER, name BLOB, cparent INTEGER, cname BLOB, peer TEXT,"
+	" theirs BLOB, mine BLOB, base BLOB);"
+	"CREATE INDEX IF NOT EXISTS client_conflict_id ON client_conflict(id);"
 	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
 
@@ -357,6 +362,7 @@ static gboolean want_was_made(IsdClient *c, WantItem *it, GError **error)
 /* Something else has the name. */
 static gboolean want_in_the_way(IsdClient *c, WantItem *it, GError **error)
 {
+	struct kml_record theirs = { .opcode = KML_CREATE, .attr = it->obj.attr, .has_attr = true };
 	g_auto(IsdName) n = { 0 };
 	gboolean found;
 
@@ -366,7 +372,7 @@ static gboolean want_in_the_way(IsdClient *c, WantItem *it, GError **error)
 	if (!found)
 		return want_was_made(c, it, error);
 	it->w->again = TRUE;
-	return isd_conflict_keep(c, n.id, it->parent, it->name, NULL, error);
+	return isd_conflict_keep(c, n.id, it->parent, it->name, &theirs, NULL, error);
 }
 
 /* Attributes that were pulled since the plan was made; size is the content's. */

@@ -71,9 +71,11 @@ static int connect_to(int minor, GError **error)
 	return -1;
 }
 
-static gboolean send_request(int fd, const char *cmd, GError **error)
+static gboolean send_request(int fd, JsonObject *request, GError **error)
 {
-	g_autofree char *line = g_strdup_printf("{\"cmd\": \"%s\"}\n", cmd);
+	g_autoptr(JsonNode) node = json_node_init_object(json_node_alloc(), request);
+	g_autofree char *text = json_to_string(node, FALSE);
+	g_autofree char *line = g_strconcat(text, "\n", NULL);
 	size_t len = strlen(line);
 
 	/* Shorter than any socket's buffer: it goes at once or not at all. */
@@ -142,8 +144,8 @@ static gboolean receive(int fd, GByteArray *buf, gint64 deadline, GError **error
 	return FALSE;
 }
 
-JsonObject *izoctl_ask(int minor, const char *cmd, guint timeout, IzoctlLine each,
-		       gpointer data, GError **error)
+JsonObject *izoctl_request(int minor, JsonObject *request, guint timeout, IzoctlLine each,
+			   gpointer data, GError **error)
 {
 	gint64 deadline = timeout ? g_get_monotonic_time() + timeout * G_USEC_PER_SEC : 0;
 	g_autoptr(GByteArray) buf = g_byte_array_new();
@@ -152,9 +154,18 @@ JsonObject *izoctl_ask(int minor, const char *cmd, guint timeout, IzoctlLine eac
 
 	if (fd < 0)
 		return NULL;
-	if (send_request(fd, cmd, error))
+	if (send_request(fd, request, error))
 		while (!last && receive(fd, buf, deadline, error))
 			last = take_lines(buf, each, data);
 	close(fd);
 	return last;
+}
+
+JsonObject *izoctl_ask(int minor, const char *cmd, guint timeout, IzoctlLine each,
+		       gpointer data, GError **error)
+{
+	g_autoptr(JsonObject) request = json_object_new();
+
+	json_object_set_string_member(request, "cmd", cmd);
+	return izoctl_request(minor, request, timeout, each, data, error);
 }

@@ -7,12 +7,12 @@ _izoctl()
 
 	case $cur in
 	-*)
-		mapfile -t COMPREPLY < <(compgen -W '--json --timeout= --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '--json --timeout= --keep= --help --version' -- "$cur")
 		return
 		;;
 	esac
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'status sync check peers' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'status sync check peers conflicts resolve' -- "$cur")
 	else
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")

@@ -17,12 +17,15 @@
 #include "daemon.h"
 
 static gboolean opt_json, opt_version;
+static char *opt_keep;
 static int opt_timeout;
 
 static const GOptionEntry options[] = {
 	{ "json", 'j', 0, G_OPTION_ARG_NONE, &opt_json, "print JSON", NULL },
 	{ "timeout", 't', 0, G_OPTION_ARG_INT, &opt_timeout,
 	  "give up after so many seconds (default: never; status: 10)", "S" },
+	{ "keep", 'k', 0, G_OPTION_ARG_STRING, &opt_keep,
+	  "resolve: the version to keep, server, client or both", "VERSION" },
 	{ "version", 'V', 0, G_OPTION_ARG_NONE, &opt_version, "show the version", NULL },
 	{ NULL }
 };
@@ -33,7 +36,11 @@ static const char summary[] =
 	"  status DIR   is it working, how far behind, what blocks\n"
 	"  sync DIR     wait until all of both sides is on the other\n"
 	"  check DIR    compare log, state and tree\n"
-	"  peers DIR    who follows this server, and how far";
+	"  peers DIR    who follows this server, and how far\n"
+	"  conflicts DIR\n"
+	"               what was changed here and on the server\n"
+	"  resolve --keep=server|client|both DIR CONFLICT|PATH\n"
+	"               settle one of them";
 
 G_GNUC_PRINTF(1, 2)
 static int usage(const char *format, ...)
@@ -236,6 +243,11 @@ static int cmd_check(const char *dir, int minor)
 	return outcome(dir, o);
 }
 
+static int cmd_conflicts(const char *dir, int minor)
+{
+	return izoctl_conflicts(dir, minor, opt_timeout, opt_json);
+}
+
 static const struct {
 	const char	*name;
 	int		(*run)(const char *dir, int minor);
@@ -244,13 +256,21 @@ static const struct {
 	{ "sync", cmd_sync },
 	{ "check", cmd_check },
 	{ "peers", cmd_peers },
+	{ "conflicts", cmd_conflicts },
 };
 
-static int run(const char *name, const char *dir)
+static int run(const char *name, const char *dir, const char *what)
 {
 	g_autoptr(GError) error = NULL;
 	int minor;
 
+	if (what) {
+		minor = izoctl_minor(dir, &error);
+		if (minor >= 0)
+			return izoctl_resolve(dir, minor, what, opt_keep, opt_timeout, opt_json);
+		fprintf(stderr, "izoctl: %s\n", error->message);
+		return 1;
+	}
 	for (gsize i = 0; i < G_N_ELEMENTS(commands); i++) {
 		if (strcmp(name, commands[i].name))
 			continue;
@@ -261,6 +281,27 @@ static int run(const char *name, const char *dir)
 		return 1;
 	}
 	return usage("%s is no command", name);
+}
+
+/* 0, or the exit status */
+static int check_arguments(int argc, char **argv)
+{
+	gboolean resolve = argc > 1 && !strcmp(argv[1], "resolve");
+
+	if (argc < 3)
+		return usage(argc < 2 ? "a command is missing" :
+					"the directory of the fileset is missing");
+	if (resolve && argc < 4)
+		return usage("resolve: the number or the path of a conflict is missing");
+	if (argc > 3 + resolve)
+		return usage(resolve ? "only one conflict can be named" :
+				       "only one directory can be named");
+	if (resolve && g_strcmp0(opt_keep, "server") && g_strcmp0(opt_keep, "client") &&
+	    g_strcmp0(opt_keep, "both"))
+		return usage("resolve: --keep=server, --keep=client or --keep=both is needed");
+	if (!resolve && opt_keep)
+		return usage("--keep belongs to resolve");
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -277,13 +318,12 @@ int main(int argc, char **argv)
 		printf("izoctl %s\n", PACKAGE_VERSION);
 		return fflush(stdout) ? 1 : 0;
 	}
-	if (argc != 3)
-		return usage(argc < 2 ? "a command is missing" :
-			     argc < 3 ? "the directory of the fileset is missing" :
-					"only one directory can be named");
+	rc = check_arguments(argc, argv);
+	if (rc)
+		return rc;
 	if (opt_timeout < 0)
 		return usage("--timeout=%d: a number of seconds is needed", opt_timeout);
-	rc = run(argv[1], argv[2]);
+	rc = run(argv[1], argv[2], argc > 3 ? argv[3] : NULL);
 	if (fflush(stdout) || ferror(stdout))
 		return fail("output", g_strerror(errno));
 	return rc;

@@ -117,8 +117,9 @@ static void print_trouble(JsonObject *o)
 {
 	JsonObject *b = object(o, "blocked");
 
-	if (json_object_has_member(o, "conflicts"))
-		line("conflicts", "%" G_GINT64_FORMAT " copies kept", number(o, "conflicts"));
+	if (number(o, "conflicts"))
+		line("conflicts", "%" G_GINT64_FORMAT " to be settled: see izoctl conflicts",
+		     number(o, "conflicts"));
 	if (b && number(b, "recno"))
 		line("blocked by", "record %" G_GINT64_FORMAT " %s: %s", number(b, "recno"),
 		     text(b, "what"), text(b, "why"));
@@ -159,4 +160,30 @@ void izoctl_print_peers(JsonObject *o)
 
 	for (guint i = 0; peers && i < json_array_get_length(peers); i++)
 		print_peer(json_array_get_object_element(peers, i));
+}
+
+static void print_version(const char *who, JsonObject *v)
+{
+	g_autofree char *bytes = size(number(v, "size"));
+	g_autoptr(GDateTime) t = g_date_time_new_from_unix_utc(number(v, "mtime"));
+	g_autofree char *when = t ? g_date_time_format(t, "%Y-%m-%d %H:%M:%S UTC") : NULL;
+
+	if (!v)
+		printf("     %-8s removed\n", who);
+	else if (json_object_has_member(v, "mtime"))
+		printf("     %-8s %s, written %s\n", who, bytes, when ? when : "");
+}
+
+void izoctl_print_conflict(JsonObject *o)
+{
+	g_autofree char *ago = elapsed(number(o, "time"));
+
+	printf("%-4" G_GINT64_FORMAT " %s: %s, %s ago\n", number(o, "conflict"), text(o, "kind"),
+	       text(o, "path"), ago);
+	if (*text(o, "copy"))
+		printf("     copy     %s\n", text(o, "copy"));
+	if (*text(o, "client_path"))
+		printf("     here     %s\n", text(o, "client_path"));
+	print_version("server", object(o, "server"));
+	print_version("client", object(o, "client"));
 }
