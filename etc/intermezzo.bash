@@ -37,14 +37,14 @@ _intersync()
 	case $prev in
 	-s | --server)
 		_known_hosts_real -- "$cur" ;;
-	--pidfile)
+	-c | --conflicts | --pidfile)
 		_filedir ;;
 	-f | --fset | -l | --listen | -p | --port | -n | --name | -d | --debug)
 		;;
 	*)
 		if [[ $cur == -* ]]; then
-			_intermezzo_words --server= --fset= --listen= --port= --insecure --name= \
-				--foreground --pidfile= --debug= --help --version
+			_intermezzo_words --server= --fset= --conflicts= --listen= --port= \
+				--insecure --name= --foreground --pidfile= --debug= --help --version
 		else
 			_filedir -d
 		fi ;;

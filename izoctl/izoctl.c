@@ -37,10 +37,8 @@ static const char summary[] =
 	"  sync DIR     wait until all of both sides is on the other\n"
 	"  check DIR    compare log, state and tree\n"
 	"  peers DIR    who follows this server, and how far\n"
-	"  conflicts DIR\n"
-	"               what was changed here and on the server\n"
-	"  resolve --keep=server|client|both DIR CONFLICT|PATH\n"
-	"               settle one of them";
+	"  conflicts DIR  what was changed here and on the server\n"
+	"  resolve --keep=server|client|both DIR CONFLICT|PATH  settle one of them";
 
 G_GNUC_PRINTF(1, 2)
 static int usage(const char *format, ...)
