@@ -399,6 +399,12 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
 	    !renamed_on_both(p, op, &o, &from, &to, tname, error))
 		return FALSE;
+	if (S_ISDIR(o.attr.mode)) {
+		if (!isd_conflict_break_cycle(p->c, o.id, to.id, r, &found, error))
+			return FALSE;
+		if (found)
+			return isd_apply_rename(p, op, tries, error);
+	}
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
 		return FALSE;
 	if (from.parent == to.id && !strcmp(from.name, tname)) {

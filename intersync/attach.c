@@ -438,7 +438,10 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 	if ((!named || n.id != o->id) && !attach_move(a, o, r, name, error))
 		return FALSE;
 	if (isd_push_is_pending(c, o->oid, MAX(o->lcver, o->laver)))
-		return TRUE;	/* the push finds out which version is current */
+		/* want.c and the push find out which version is current */
+		return r->opcode != KML_CREATE || o->cver == r->version_content ||
+		       !isd_push_is_pending(c, o->oid, o->lcver) ||
+		       isd_want_version(c, o->id, r->version_content, &r->attr, error);
 	content = r->opcode != KML_CREATE || attach_same_content(o, r);
 	if (!content && !isd_want_version(c, o->id, r->version_content, &r->attr, error))
 		return FALSE;

@@ -257,6 +257,8 @@ gboolean isd_want_version(IsdClient *c, gint64 id, guint64 version, const struct
 			  GError **error);
 /* The mtime was set after that content was written. */
 gboolean isd_want_mtime(IsdClient *c, gint64 id, struct kml_time mtime, GError **error);
+/* Has the server a version of its content that is not here yet? */
+gboolean isd_want_is_newer(IsdClient *c, const IsdObject *o, gboolean *ret, GError **error);
 gboolean isd_want_count(IsdClient *c, guint64 *ret_files, guint64 *ret_bytes, GError **error);
 gboolean isd_want_name_of(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found, GError **error);
 /*
@@ -314,6 +316,9 @@ void isd_push_pulled(IsdPush *p);
 gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error);
 /* The last own rename of the object that the server does not have; 0: there is none. */
 gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error);
+/* Where it was before the first of them. */
+gboolean isd_push_first_rename(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found,
+			       GError **error);
 /* The object was called so in records that are not sent yet. */
 gboolean isd_push_alias(IsdClient *c, struct kml_oid was, gint64 id, GError **error);
 /* Where a removed object was, as long as the server does not know that it is. */

@@ -17,6 +17,7 @@
 #define PEER_BYTES	64
 #define EXT_BYTES	32	/* a longer one is no extension */
 #define TRIES		1000
+#define DEPTH_MAX	100000	/* of directories in each other */
 
 /* Where the extension begins: ".gz" of "a.tar.gz", nothing of ".profile". */
 static const char *conflict_extension(const char *name)
@@ -332,6 +333,91 @@ gboolean isd_conflict_recover(IsdClient *c, GError **error)
 		after = e.no;
 	}
 	return TRUE;
+}
+
+/* --- two directories moved into each other --- */
+
+/* On the way up from `id` to the directory `top`: one that was moved here; 0: top is not above it. */
+static gboolean find_moved(IsdClient *c, gint64 id, gint64 top, gint64 *ret_id, IsdName *ret,
+			   GError **error)
+{
+	*ret_id = 0;
+	for (guint depth = 0; id != top; depth++) {
+		g_auto(IsdName) n = { 0 };
+		g_auto(IsdObject) o = { 0 };
+		gboolean found = id != ISD_ROOT_ID && depth < DEPTH_MAX, known;
+
+		if (found && (!isd_state_a_name(c->state, id, &n, &found, error) ||
+			      !isd_state_by_id(c->state, id, &o, &known, error)))
+			return FALSE;
+		if (!found) {
+			*ret_id = 0;
+			return TRUE;
+		}
+		if (!*ret_id && isd_push_is_pending(c, o.oid, n.lver)) {
+			*ret_id = id;
+			*ret = n;
+			memset(&n, 0, sizeof(n));
+			id = ret->parent;
+		} else {
+			id = n.parent;
+		}
+	}
+	return TRUE;
+}
+
+/* The directory goes back to where the server has it, which does not hear of its move. */
+static gboolean undo_move(IsdClient *c, gint64 id, const IsdName *now, const IsdName *was,
+			  gboolean *ret_done, GError **error)
+{
+	IsdName back = { .parent = was->parent, .name = was->name, .id = id };
+	struct kml_record r = { .opcode = KML_RENAME };
+	struct izo_guard guard, absent = isd_guard_absent();
+	g_auto(IsdPlace) from = { 0 }, to = { 0 };
+	g_auto(IsdObject) o = { 0 };
+	struct izo_reint_result res;
+	gboolean found;
+
+	if (!isd_state_by_id(c->state, id, &o, &found, error) ||
+	    !isd_place_by_id(c, now->parent, &from, &found, error) ||
+	    (found && !isd_place_by_id(c, was->parent, &to, &found, error)))
+		return FALSE;
+	if (!found)
+		return TRUE;
+	r.obj = o.oid;
+	isd_place_source(&r, &from, now->name);
+	isd_place_target(&r, &to, was->name);
+	guard = isd_guard_object(&o, 0);
+	if (!isd_reint_one(c, &r, &guard, &absent, 0, &res, error))
+		return FALSE;
+	if (res.error)
+		return !isd_result_is_fatal(&res, error);
+	*ret_done = TRUE;
+	return isd_push_void_renames(c, id, 0, error) &&
+	       isd_state_drop_name(c->state, now->parent, now->name, error) &&
+	       isd_state_put_name(c->state, &back, error);
+}
+
+gboolean isd_conflict_break_cycle(IsdClient *c, gint64 moved, gint64 into,
+				  const struct kml_record *theirs, gboolean *ret_done, GError **error)
+{
+	g_auto(IsdName) now = { 0 }, was = { 0 }, there = { 0 };
+	gboolean found;
+	gint64 id;
+
+	*ret_done = FALSE;
+	if (!find_moved(c, into, moved, &id, &now, error) ||
+	    (id && !isd_push_first_rename(c, id, &was, &found, error)))
+		return FALSE;
+	if (!id || !found)
+		return TRUE;
+	if (!isd_state_lookup(c->state, was.parent, was.name, &there, &found, error) ||
+	    (found && !isd_conflict_keep(c, there.id, was.parent, was.name, theirs, NULL, error)))
+		return FALSE;
+	if (!undo_move(c, id, &now, &was, ret_done, error) || !*ret_done)
+		return !error || !*error;
+	return isd_conflict_note(c, ISD_CONFLICT_CYCLE, id, was.parent, was.name, now.parent,
+				 now.name, theirs, error);
 }
 
 /* --- removed there, changed here --- */

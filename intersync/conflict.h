@@ -83,6 +83,13 @@ gboolean isd_conflict_note(IsdClient *c, IsdConflictKind kind, gint64 id, gint64
 			   const char *name, gint64 cparent, const char *cname,
 			   const struct kml_record *theirs, GError **error);
 
+/*
+ * The server has moved a directory into one that is below it here, as that was moved here: that one
+ * goes back, and *ret_done.
+ */
+gboolean isd_conflict_break_cycle(IsdClient *c, gint64 moved, gint64 into,
+				  const struct kml_record *theirs, gboolean *ret_done, GError **error);
+
 /* --- settle.c --- */
 
 /* Is there a policy that settles it?  Notes what that will need. */

@@ -384,6 +384,16 @@ static int use_both_names(IsdJudge *j, const struct kml_record *r, IsdDeed *d, I
 	return err;
 }
 
+/* Is the directory `path` dir/name, or below it? */
+static gboolean is_inside(const char *path, const char *dir, struct kml_str name)
+{
+	g_autofree char *top = g_strdup_printf("%s/%.*s", strcmp(dir, "/") ? dir : "",
+					       (int)name.len, name.ptr);
+	gsize len = strlen(top);
+
+	return g_str_has_prefix(path, top) && (!path[len] || path[len] == '/');
+}
+
 static int judge_rename(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 {
 	g_auto(IsdObject) o = { 0 };
@@ -397,6 +407,8 @@ static int judge_rename(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	d->is_so = found && n.id == d->obj && !r->name.ptr;
 	if (d->is_so)
 		return 0;
+	if (S_ISDIR(o.attr.mode) && is_inside(d->tdir, d->dir, d->r.name))
+		return stale("the directory would be moved into itself");
 	if (found)
 		return judge_target(j, r, &n, d);
 	return r->flags & KML_F_EXCHANGE ? stale("nothing to exchange with") : 0;

@@ -240,6 +240,35 @@ gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GErro
 	return ok;
 }
 
+static gboolean pending_first_rename(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	g_auto(IsdObject) o = { 0 }, dir = { 0 };
+	gboolean found;
+
+	if (r->opcode != KML_RENAME || !isd_push_find(c, r->obj, &o, &found, NULL) || !found ||
+	    o.id != w->id)
+		return TRUE;
+	if (!isd_push_find(c, r->parent, &dir, &found, NULL) || !found)
+		return FALSE;
+	w->name.parent = dir.id;
+	w->name.name = isd_str(r->name);
+	w->found = TRUE;
+	return FALSE;
+}
+
+gboolean isd_push_first_rename(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found,
+			       GError **error)
+{
+	Pending w = { .id = id };
+
+	if (!push_each_pending(c, pending_first_rename, &w, error))
+		return FALSE;
+	*ret = w.name;
+	*ret_found = w.found;
+	return TRUE;
+}
+
 static gboolean pending_ancestor(IsdClient *c, const struct kml_record *r, gpointer data)
 {
 	Pending *w = data;

@@ -139,6 +139,18 @@ gboolean isd_want_mtime(IsdClient *c, gint64 id, struct kml_time mtime, GError *
 			   " WHERE id = ?", "iui", (gint64)mtime.sec, mtime.nsec, id);
 }
 
+gboolean isd_want_is_newer(IsdClient *c, const IsdObject *o, gboolean *ret, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(c->state, error, &st, "SELECT 1 FROM client_want WHERE id = ? AND"
+			     " version > ? LIMIT 1", "ii", o->id, (gint64)o->cver);
+
+	if (rc > 0)
+		sqlite3_reset(st);
+	*ret = rc > 0;
+	return rc >= 0;
+}
+
 gboolean isd_want_count(IsdClient *c, guint64 *ret_files, guint64 *ret_bytes, GError **error)
 {
 	sqlite3_stmt *st;
@@ -559,6 +571,51 @@ static gboolean want_add_link(IsdWant *w, WantItem *it, GError **error)
 	return isd_batch_add(w->batch, &r, &same, &absent, 0, want_linked, it, want_item_free, error);
 }
 
+/* The server's version that came while a local program was writing: it gets the name and a row of its own. */
+static gboolean want_split(IsdClient *c, const WantItem *it, const IsdName *n, GError **error)
+{
+	struct kml_record r = { .opcode = KML_CLOSE, .attr = it->obj.attr, .has_attr = true };
+	g_auto(IsdObject) theirs = { 0 };
+	gboolean found;
+	gint64 id;
+
+	it->w->again = TRUE;
+	if (!isd_conflict_keep(c, it->id, n->parent, n->name, &r, &id, error))
+		return FALSE;
+	if (!id)
+		return TRUE;
+	if (!isd_state_by_id(c->state, id, &theirs, &found, error) || !found)
+		return !error || !*error;
+	theirs.soid = it->obj.soid;
+	theirs.attr.size = it->obj.attr.size;
+	theirs.attr.mtime = it->obj.attr.mtime;
+	return isd_state_put_object(c->state, &theirs, error) &&
+	       isd_want_version(c, id, it->version, &theirs.attr, error);
+}
+
+/* What was written here is not sent before this has decided: see encode_push.c. */
+static gboolean want_both_changed(IsdWant *w, WantItem *it, const IsdName *n, const IsdContent *t,
+				  GError **error)
+{
+	IsdClient *c = w->c;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found, same;
+
+	if (!c->push || isd_push_is_asking(c->push))
+		return TRUE;
+	if (!isd_client_follow(c, TRUE, error) || !isd_state_by_id(c->state, it->id, &o, &found, error))
+		return FALSE;
+	if (!found || !isd_push_is_pending(c, o.oid, o.lcver))
+		return TRUE;
+	same = o.cver >= it->version ||
+		(t->file ? isd_local_same_file(c, n->parent, n->name, o.oid, t->file, t->size) :
+		 isd_local_same_bytes(c, n->parent, n->name, o.oid, t->data, t->size));
+	if (!same)
+		return want_split(c, it, n, error);
+	o.cver = MAX(o.cver, it->version);
+	return isd_state_put_object(c->state, &o, error) && isd_want_drop(c, it->id, error);
+}
+
 static gboolean want_add_close(IsdWant *w, WantItem *it, const IsdContent *t, GError **error)
 {
 	struct izo_guard guard = isd_guard_object(&it->obj, IZO_G_CTIME | IZO_G_NOWRITER);
@@ -575,9 +632,11 @@ static gboolean want_add_close(IsdWant *w, WantItem *it, const IsdContent *t, GE
 	if (found && !want_place(w, n.parent, &found, error))
 		return FALSE;
 	if (!found || isd_push_is_pending(w->c, it->obj.oid, it->obj.lcver)) {
+		gboolean ok = !found || want_both_changed(w, it, &n, t, error);
+
 		want_inactive(w, it);
 		want_item_free(it);
-		return TRUE;
+		return ok;
 	}
 	if (!isd_state_aliases(w->c->state, &it->obj, n.parent, n.name, &aliases, error))
 		return FALSE;
