@@ -118,12 +118,33 @@ static apr_status_t drop_counters(void *unused)
 	return APR_SUCCESS;
 }
 
+/* A sandbox may refuse what every answer needs: it would look as if all files were gone. */
+static int can_open(server_rec *s)
+{
+	struct mis_config *c = ap_get_module_config(s->module_config, &intersync_module);
+	int i, fd;
+
+	for (i = 0; i < c->filesets->nelts; i++) {
+		struct mis_fileset *f = APR_ARRAY_IDX(c->filesets, i, struct mis_fileset *);
+
+		fd = mis_open_root(f->root_fd);
+		if (fd < 0) {
+			ap_log_error(APLOG_MARK, APLOG_CRIT, errno, s,
+				     "intersync: %s cannot be read (openat2): the sandbox of the "
+				     "service must allow that system call", f->name);
+			return 0;
+		}
+		close(fd);
+	}
+	return 1;
+}
+
 static int post_config(apr_pool_t *conf, apr_pool_t *log, apr_pool_t *temp, server_rec *s)
 {
 	void *p = mmap(NULL, sizeof(*mis_counters), PROT_READ | PROT_WRITE,
 		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	if (p == MAP_FAILED)
+	if (p == MAP_FAILED || !can_open(s))
 		return HTTP_INTERNAL_SERVER_ERROR;
 	mis_counters = p;
 	apr_pool_cleanup_register(conf, NULL, drop_counters, apr_pool_cleanup_null);

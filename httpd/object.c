@@ -34,6 +34,11 @@ static int open_beneath(int dirfd, const char *path, int flags)
 	return syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
 }
 
+int mis_open_root(int root_fd)
+{
+	return open_beneath(root_fd, ".", O_PATH | O_DIRECTORY);
+}
+
 /* The last '/' of path that leaves less than PATH_MAX before it, or NULL. */
 static const char *piece_end(const char *path)
 {
@@ -49,7 +54,7 @@ static const char *piece_end(const char *path)
 
 static int open_dir_path(int root_fd, const char *path)
 {
-	int fd = open_beneath(root_fd, ".", O_PATH | O_DIRECTORY);
+	int fd = mis_open_root(root_fd);
 
 	while (*path == '/')
 		path++;

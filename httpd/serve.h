@@ -57,6 +57,9 @@ struct mis_stamp {
 	struct timespec	mtime, ctime;
 };
 
+/* The fileset's root again, O_PATH; -1 and errno. */
+int mis_open_root(int root_fd);
+
 /*
  * Open a version of an object.  200: *ret_fd is the caller's, and the content
  * is that version as long as mis_unchanged() says so.  404, 410, 425 otherwise.
