@@ -103,6 +103,9 @@ vm_prepare()
 	echo "$ROOT/usr/lib/modules" >"$VM/modules-dir"
 }
 
+# An emulated machine may be kept waiting by this one for long: no fault of its kernel.
+PATIENCE="rcupdate.rcu_cpu_stall_suppress=1 watchdog_thresh=60"
+
 vm_start()
 {
 	if [ "$1" = cut ]; then
@@ -119,7 +122,7 @@ vm_start()
 		${DISK:+-drive "file=$DISK,if=virtio,format=raw,cache=writeback"} \
 		-object rng-random,filename=/dev/urandom,id=rng -device virtio-rng-pci,rng=rng \
 		$VM_NETWORK \
-		-append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off izo.init=$HERE/init izo.share=9p" \
+		-append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off $PATIENCE izo.init=$HERE/init izo.share=9p" \
 		</dev/null
 }
 
