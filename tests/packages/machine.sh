@@ -58,7 +58,16 @@ machine()
 	mkdir -p "$m_dir/root" "$m_dir/upper" "$m_dir/work" "$m_base.archives"
 	mount -t overlay -o "lowerdir=$m_base,upperdir=$m_dir/upper,workdir=$m_dir/work" overlay \
 		"$m_dir/root" 2>/dev/null || cp -a "$m_base/." "$m_dir/root/"
+	ln -s "$m_base.archives" "$m_dir/archives"
 	mkfifo "$m_dir/ready"
+	machines="$machines $1"
+	power_on "$1"
+}
+
+# power_on NAME: its first process waits until it is booted
+power_on()
+{
+	m_dir=$WORK/$1
 	# in the inner shell
 	# shellcheck disable=SC2016
 	unshare --mount --uts --ipc --pid --net --cgroup --fork --kill-child --propagation private sh -c '
@@ -69,7 +78,7 @@ machine()
 		mount --rbind /dev dev
 		mount -t tmpfs -o mode=755 tmpfs run
 		mount -t tmpfs -o mode=1777 tmpfs tmp
-		mount --bind "$3" var/cache/apt/archives
+		mount --bind "$2/archives" var/cache/apt/archives
 		cp -L /etc/resolv.conf etc/resolv.conf
 		echo "127.0.0.1 localhost $1" >etc/hosts
 		echo "$1" >etc/hostname
@@ -82,19 +91,30 @@ machine()
 		umount -R -l /sys
 		mount -t sysfs sysfs /sys
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup
-		exec env -i container=izo /sbin/init' sh "$1" "$m_dir" "$m_base.archives" \
-		>"$m_dir/out" 2>&1 </dev/null &
+		exec env -i container=izo /sbin/init' sh "$1" "$m_dir" >"$m_dir/out" 2>&1 </dev/null &
 	m_unshare=$!
 	read -r m_ready <"$m_dir/ready" || m_ready=
 	[ "$m_ready" = ready ] || { cat "$m_dir/out"; bail "machine $1 does not start"; }
 	pgrep -P "$m_unshare" | head -n 1 >"$m_dir/pid"
-	machines="$machines $1"
+	echo "$m_unshare" >"$m_dir/unshare"
+}
+
+# power_off NAME COMMAND...: by that command of it, or, with none, by pulling the plug
+power_off()
+{
+	p_unshare=$(cat "$WORK/$1/unshare")
+	if [ $# -gt 1 ]; then
+		on "$@"
+	else
+		kill -KILL "$(machine_pid "$1")"
+	fi
+	wait "$p_unshare" 2>/dev/null
 }
 
 # boot NAME: from now on systemd is its first process; false if it does not come up
 boot()
 {
-	apt "$1" install systemd-sysv dbus || return
+	[ -x "$(root_of "$1")/sbin/init" ] || apt "$1" install systemd-sysv dbus || return
 	: >"$(root_of "$1")/run/boot"
 	for _ in $(seq 600); do
 		case $(on "$1" systemctl is-system-running 2>/dev/null) in
@@ -156,6 +176,7 @@ apt_get()
 	apt_spaces=$2
 	shift 3
 	with "$apt_name" "$apt_spaces" apt-get -q -y -o Dpkg::Options::=--force-confold \
+		-o Dpkg::Options::=--force-unsafe-io \
 		-o APT::Keep-Downloaded-Packages=true -o Acquire::Languages=none "$@"
 }
 

@@ -125,6 +125,44 @@ odd_place()
 	try "systemctl stop stops also what nobody configures any more" \
 		on sd systemctl stop intersync
 	try "its daemon" unit_is intersync@odd.service inactive
+	fails "start the other one again" 0 'fset0: started' init sd start
+}
+
+# Both write all the time; the machine ends with COMMAND, or without warning.
+comes_back()
+{
+	c_text=$1
+	shift
+	for c_dir in fset0 copy; do
+		on sd sh -c "while echo \$((n += 1)) >/srv/$c_dir/from-$c_dir.\$n; do sleep 0.02; done" \
+			>/dev/null 2>&1 &
+	done
+	while [ ! -e "$(root_of sd)/srv/fset0/from-copy.20" ]; do sleep 0.2; done
+	power_off sd "$@"
+	power_on sd
+	try "$c_text: boot" boot sd || return
+	try "$c_text: the server is back by itself" unit_is intersync@fset0.service active
+	try "$c_text: the client is back by itself" unit_is intersync@copy.service active
+	try "$c_text: both converge" on sd izoctl sync --timeout=300 /srv/copy
+	try "$c_text: nothing differs" diff -r "$(root_of sd)/srv/fset0" "$(root_of sd)/srv/copy"
+	try "$c_text: kmlprint --verify" on sd kmlprint --verify /srv/fset0
+	rm -f "$(root_of sd)"/srv/fset0/from-*
+	try "$c_text: removed on both sides" on sd izoctl sync --timeout=300 /srv/copy
+}
+
+reboots()
+{
+	printf '%s\n' FSET=copy SIZE=1G 'CLIENT_OPTS="--server=127.0.0.1:402 --fset=fset0"' \
+		>"$(root_of sd)/etc/default/intersync.d/copy.conf"
+	fails "start a client" 0 'copy: started' init sd start
+	comes_back reboot systemctl poweroff
+	comes_back "pulled plug"
+}
+
+autopkgtest()
+{
+	cp "$TOP_SRCDIR/packaging/debian/tests/service" "$(root_of sd)/root/service"
+	try "debian/tests/service" on sd timeout 900 sh /root/service
 }
 
 systemd_scenario()
@@ -134,11 +172,13 @@ systemd_scenario()
 	try "$1: install" apt sd install intersync procps psmisc
 	try "$1: boot" boot sd || return
 	units_are_sound
+	autopkgtest
 	hand_over
 	sandbox_is_real
 	stays_in_use
 	supervision
 	odd_place
+	reboots
 	fails "stop" 0 'stopped' init sd stop
 	try "purge" local_apt sd purge intersync
 	try "no unit is left" sh -c "! ls -d $(root_of sd)/run/systemd/generator/intersync* 2>/dev/null"
