@@ -58,7 +58,9 @@ machine()
 	mkdir -p "$m_dir/root" "$m_dir/upper" "$m_dir/work" "$m_base.archives"
 	mount -t overlay -o "lowerdir=$m_base,upperdir=$m_dir/upper,workdir=$m_dir/work" overlay \
 		"$m_dir/root" 2>/dev/null || cp -a "$m_base/." "$m_dir/root/"
-	ln -s "$m_base.archives" "$m_dir/archives"
+	# what was fetched once; a directory of its own, as apt locks it
+	cp -al "$m_base.archives" "$m_dir/archives"
+	ln -s "$m_base.archives" "$m_dir/kept"
 	mkfifo "$m_dir/ready"
 	machines="$machines $1"
 	power_on "$1"
@@ -175,6 +177,14 @@ apt_get()
 	apt_name=$1
 	apt_spaces=$2
 	shift 3
+	apt_run "$@"
+	apt_status=$?
+	cp -ln "$WORK/$apt_name/archives/"*.deb "$WORK/$apt_name/kept/" 2>/dev/null
+	return $apt_status
+}
+
+apt_run()
+{
 	with "$apt_name" "$apt_spaces" apt-get -q -y -o Dpkg::Options::=--force-confold \
 		-o Dpkg::Options::=--force-unsafe-io \
 		-o APT::Keep-Downloaded-Packages=true -o Acquire::Languages=none "$@"

@@ -163,3 +163,17 @@ scenario()
 	upgrade "$3"
 	remove_and_purge
 }
+
+# The module's source becomes a module for the suite's kernel.
+dkms_scenario()
+{
+	machine dkms "$1"
+	try "$1: repository" give_repository dkms "$2"
+	try "$1: install intermezzo-dkms" apt dkms install \
+		"linux-headers-$(dpkg --print-architecture)" intermezzo-dkms
+	cp "$TOP_SRCDIR/packaging/debian/tests/dkms" "$(root_of dkms)/root/dkms"
+	try "$1: debian/tests/dkms" on dkms sh /root/dkms
+	try "$1: purge intermezzo-dkms" local_apt dkms purge intermezzo-dkms
+	fails "$1: no module is left" 0 '^0$' on dkms sh -c \
+		'find /lib/modules /var/lib/dkms/intermezzo -name "intermezzo*" 2>/dev/null | wc -l'
+}

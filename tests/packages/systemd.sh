@@ -105,6 +105,12 @@ stays_in_use()
 	s_pid=$(daemon_pid)
 	try "systemctl reload intersync" on sd systemctl reload intersync
 	try "has, too" renewed "$s_pid"
+	s_pid=$(daemon_pid)
+	s_fuse=$(on sd pgrep -x intermezzo-fuse)
+	try "the package is installed again" local_apt sd install --reinstall intersync
+	try "has once more" renewed "$s_pid"
+	[ "$(on sd pgrep -x intermezzo-fuse)" = "$s_fuse" ] && ok "the file system is as it was" ||
+		not_ok "the file system is as it was"
 	fails "stop while somebody works there" 1 'stays mounted' init sd stop
 	fails "status then" 3 'is mounted' init sd status
 	fails "start" 0 'started' init sd start
@@ -150,12 +156,38 @@ comes_back()
 	try "$c_text: removed on both sides" on sd izoctl sync --timeout=300 /srv/copy
 }
 
+# Lines of fstab are units; the old form, too.
+fstab_units()
+{
+	f_root=$(root_of sd)
+	mkdir -p "$f_root/var/lib/tree" "$f_root/srv/tree" "$f_root/srv/old"
+	echo here >"$f_root/var/lib/tree/file"
+	try "a directory becomes a fileset" on sd mkizofs -r tree /var/lib/tree
+	try "an image becomes one" on sd mkizofs -r old -s 40M /var/lib/old.img
+	cat >>"$f_root/etc/fstab" <<-END
+	/var/lib/tree /srv/tree intermezzo _netdev,nofail 0 0
+	/var/lib/old.img /srv/old intermezzo loop,fileset=old,mtpt=/srv/old,prestodev=/dev/intermezzo9,cache_type=ext3,noauto 0 0
+	/var/lib/missing.img /srv/missing intermezzo nofail 0 0
+	END
+	on sd systemctl daemon-reload
+	for f_name in tree old; do
+		try "systemctl start srv-$f_name.mount" on sd systemctl start srv-$f_name.mount
+		fails "findmnt shows it" 0 'intermezzo' on sd findmnt -n -o FSTYPE /srv/$f_name
+		try "umount" on sd umount /srv/$f_name
+		try "the unit knows it" unit_is srv-$f_name.mount inactive
+	done
+	try "both again" on sd systemctl start srv-tree.mount srv-old.mount
+}
+
 reboots()
 {
+	fstab_units
 	printf '%s\n' FSET=copy SIZE=1G 'CLIENT_OPTS="--server=127.0.0.1:402 --fset=fset0"' \
 		>"$(root_of sd)/etc/default/intersync.d/copy.conf"
 	fails "start a client" 0 'copy: (started|runs already)' init sd start
 	comes_back reboot systemctl poweroff
+	try "fstab is mounted at boot" unit_is srv-tree.mount active
+	try "but noauto" unit_is srv-old.mount inactive
 	comes_back "pulled plug"
 }
 
