@@ -139,9 +139,10 @@ comes_back()
 {
 	c_text=$1
 	shift
+	# its own children: nsenter(1) stops itself with what it started
 	for c_dir in fset0 copy; do
-		on sd sh -c "while echo \$((n += 1)) >/srv/$c_dir/from-$c_dir.\$n; do sleep 0.02; done" \
-			>/dev/null 2>&1 &
+		on sd systemd-run -q --unit=writer-$c_dir --collect sh -c "while echo \$((n += 1)) \
+			>/srv/$c_dir/from-$c_dir.\$n; do sleep 0.02; done"
 	done
 	while [ ! -e "$(root_of sd)/srv/fset0/from-copy.20" ]; do sleep 0.2; done
 	power_off sd "$@"
