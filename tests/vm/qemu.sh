@@ -10,7 +10,7 @@
 # What the initramfs needs, in the order of their dependencies, and what tests do.
 FIRST_MODULES="virtio_pci 9pnet_virtio 9p"
 MODULES="virtio_blk virtio_net loop ext4 xfs btrfs fuse overlay veth bridge
-	dm-mod dm-flakey crc32c xxhash_generic nfsd"
+	dm-mod dm-flakey crc32c xxhash_generic nfsd quota_tree quota_v2"
 
 # in_root COMMAND...: with the kernel's own compiler; a name space's root is enough
 in_root()
