@@ -167,6 +167,9 @@ static int batch_write(struct izo_journal *j, const struct batch *b)
 /* Called with the lock held. */
 static void batch_commit(struct izo_journal *j, const struct batch *b)
 {
+	/* else it is awake already, or waits for its time */
+	const bool first = j->appended == j->tail;
+
 	if (!izo_dead(j->sbi))
 		j->error = 0;
 	j->appended = b->pos;
@@ -174,7 +177,8 @@ static void batch_commit(struct izo_journal *j, const struct batch *b)
 	j->end += b->len;
 	j->recno = b->recno;
 	j->reserved -= b->room;
-	wake_up(&j->flush);
+	if (first)
+		wake_up(&j->flush);
 	wake_up_all(&j->space);
 }
 
