@@ -407,16 +407,35 @@ void entry_is(struct reint_entry *e, const struct stat *st, uint32_t gen)
 	set_result(e->result, st, gen);
 }
 
-static bool due(struct place *p, const struct kml_time *t)
+/* Both places may be the same directory: what is due in it is due in one of them, now in p. */
+static void take_over(struct reint_run *run, struct place *p)
+{
+	struct place *q = p == &run->place ? &run->tplace : &run->place;
+
+	if (q->inode != p->inode || !q->mtime_due)
+		return;
+	q->mtime_due = false;
+	p->mtime_due = true;
+	p->mtime = q->mtime;
+	p->seen = q->seen;
+}
+
+static void due(struct reint_run *run, struct place *p, const struct kml_time *t)
 {
 	struct stat st;
 
+	take_over(run, p);
 	if (fstatat(p->fd, "", &st, AT_EMPTY_PATH) != 0)
-		return false;
+		return;
 	p->mtime_due = true;
 	p->mtime = *t;
 	p->seen = st.st_mtim;
-	return true;
+}
+
+static void not_due(struct reint_run *run, struct place *p)
+{
+	take_over(run, p);
+	p->mtime_due = false;
 }
 
 void entry_ptime_now(struct reint_entry *e)
@@ -432,27 +451,26 @@ void entry_ptime(struct reint_entry *e)
 
 	if (!e->r.has_ptime) {
 		entry_ptime_now(e);
-		p->mtime_due = false;
+		not_due(e->run, p);
 		if (two)
-			t->mtime_due = false;
+			not_due(e->run, t);
 		return;
 	}
 	e->op.r.has_ptime = true;
 	e->op.r.ptime = e->r.ptime;
 	e->op.r.tptime = e->r.tptime;
 	if (e->r.opcode != KML_LINK && !one_dir)
-		due(p, &e->r.ptime);
+		due(e->run, p, &e->r.ptime);
 	if (two)
-		due(t, &e->r.tptime);
-	if (one_dir)
-		p->mtime_due = false;
+		due(e->run, t, &e->r.tptime);
 }
 
-void place_keep_mtime(struct place *p, const struct timespec *was)
+void place_keep_mtime(struct reint_run *run, struct place *p, const struct timespec *was)
 {
 	struct kml_time t;
 	struct stat st;
 
+	take_over(run, p);
 	if (p->mtime_due && p->seen.tv_sec == was->tv_sec && p->seen.tv_nsec == was->tv_nsec)
 		t = p->mtime;
 	else

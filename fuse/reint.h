@@ -63,7 +63,7 @@ struct reint_entry {
 int place_open(struct place *p, const struct kml_str *dir);
 void place_clear(struct place *p);
 /* New content is no change of a directory: its mtime stays what it was. */
-void place_keep_mtime(struct place *p, const struct timespec *was);
+void place_keep_mtime(struct reint_run *run, struct place *p, const struct timespec *was);
 void found_clear(struct found *f);
 /* What name is in dirfd now ("" for the directory itself). */
 int find_name(int dirfd, const char *name, struct found *ret_f);

@@ -189,7 +189,7 @@ void aliases_move(struct reint_entry *e)
 			complain("%s: %s: a name of a replaced file could not be moved: %s",
 				 fs.opt.source, a->name, strerror(errno));
 		else if (known)
-			place_keep_mtime(a->place, &dir.st_mtim);
+			place_keep_mtime(e->run, a->place, &dir.st_mtim);
 	}
 }
 

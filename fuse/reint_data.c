@@ -331,7 +331,7 @@ static int put_in_place(struct reint_entry *e, int fd, const char *from, bool re
 	if (e->r.opcode == KML_CLOSE)
 		e->op.r.attr.valid = close_valid(e);
 	if (replaces)
-		place_keep_mtime(p, &dir.st_mtim);
+		place_keep_mtime(e->run, p, &dir.st_mtim);
 	else
 		entry_ptime(e);
 	op_done(&e->op);

@@ -1064,6 +1064,60 @@ TEST(reint_one_failure_stops_nothing)
 	OK(t_exists("a") && t_exists("b"));
 }
 
+/* New content for some files comes behind what changed its names. */
+static void add_contents(void)
+{
+	static char data[32768], names[8][8];
+
+	for (int i = 0; i < 8; i++) {
+		struct kml_record c;
+		struct izo_guard g;
+
+		snprintf(names[i], sizeof(names[i]), "f%d", i);
+		c = record(KML_CLOSE, names[i]);
+		c.data = (struct kml_str){ data, sizeof(data) };
+		c.attr.size = sizeof(data);
+		c.attr.valid = KML_A_SIZE | KML_A_MTIME;
+		c.has_ptime = false;
+		g = guard(names[i], INO);
+		add(&c, &g, NULL, 0);
+	}
+}
+
+TEST(reint_content_keeps_mtime_of_names)
+{
+	struct kml_record r = record(KML_RENAME, "a"), l = record(KML_LINK, "b");
+	char name[8], sub[2 * PATH_MAX];
+	struct izo_guard ga, gb;
+
+	t_write("a", "A");
+	t_write("b", "B");
+	Z(mkdir("sub", 0755));
+	for (int i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		t_write(name, "old");
+	}
+	call_sync(0);
+	ga = guard("a", INO);
+	gb = guard("b", INO);
+	r.has_attr = l.has_attr = false;
+	r.tdir = str(here);
+	r.tname = str("c");
+	l.tname = str("d");
+	l.tptime.sec = 1500000007;
+	batch();
+	add(&r, &ga, &absent, 0);
+	add_contents();
+	/* and something in another directory */
+	snprintf(sub, sizeof(sub), "%s/sub", here);
+	l.tdir = str(sub);
+	add(&l, &gb, &absent, 0);
+	EQ(send_batch(), 0);
+	EQ(t_stat(".").st_mtim.tv_sec, 1500000001);
+	EQ(t_stat(".").st_mtim.tv_nsec, 987654321);
+	EQ(t_stat("sub").st_mtim.tv_sec, 1500000007);
+}
+
 TEST(reint_in_order)
 {
 	struct kml_record d = record(KML_MKDIR, "d"), f = record(KML_CREATE, "f");
