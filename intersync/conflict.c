@@ -148,6 +148,50 @@ gboolean isd_conflict_note(IsdClient *c, IsdConflictKind kind, gint64 id, gint64
 
 /* --- a copy under a name of its own --- */
 
+/* One of the further names that the server has, too: it is the server's version's. */
+static gboolean give_name(IsdClient *c, IsdObject *o, const IsdName *n, gint64 to, guint64 version,
+			  GError **error)
+{
+	struct izo_guard guard = isd_guard_object(o, 0);
+	struct kml_record r = { .opcode = KML_UNLINK, .obj = o->oid };
+	struct izo_reint_result res;
+	g_auto(IsdPlace) at = { 0 };
+	gboolean found;
+
+	if (!isd_place_by_id(c, n->parent, &at, &found, error) || !found)
+		return !error || !*error;
+	isd_place_source(&r, &at, n->name);
+	r.has_ptime = true;
+	r.ptime = at.mtime;
+	if (!isd_reint_one(c, &r, &guard, NULL, 0, &res, error))
+		return FALSE;
+	/* not that object any more: a local program was faster, and its record tells */
+	if (res.error && res.ino)
+		return !isd_result_is_fatal(&res, error);
+	o->attr.nlink--;
+	return isd_state_drop_name(c->state, n->parent, n->name, error) &&
+	       isd_want_add(c, to, n->parent, n->name, version, o->attr.size, error);
+}
+
+/* Of a file with several names only the copy is the version of here, and links that are not sent yet. */
+static gboolean give_names(IsdClient *c, IsdObject *o, gint64 to, guint64 version, GError **error)
+{
+	g_autoptr(GArray) names = NULL;
+	gboolean ok = TRUE;
+
+	if (o->attr.nlink < 2)
+		return TRUE;
+	if (!isd_state_names(c->state, o->id, &names, error))
+		return FALSE;
+	for (guint i = 0; i < names->len && ok; i++) {
+		const IsdName *n = &g_array_index(names, IsdName, i);
+
+		if (!isd_push_is_pending(c, o->oid, n->lver))
+			ok = give_name(c, o, n, to, version, error);
+	}
+	return ok;
+}
+
 /* The server's object gets a row of its own, and wants the names that this one had. */
 static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const char *name,
 			       gint64 *ret_new_id, GError **error)
@@ -169,7 +213,9 @@ static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const 
 		return FALSE;
 	*ret_new_id = theirs.id;
 	return isd_want_drop(c, o->id, error) &&
-	       isd_want_add(c, theirs.id, parent, name, version, o->attr.size, error);
+	       isd_want_add(c, theirs.id, parent, name, version, o->attr.size, error) &&
+	       give_names(c, o, theirs.id, version, error) &&
+	       isd_state_put_object(c->state, o, error);
 }
 
 /* What the server learns of it: a new file, or that the object is called otherwise now. */
@@ -182,8 +228,8 @@ static gboolean conflict_tell(IsdClient *c, IsdObject *o, const IsdConflict *e,
 	if (!o->soid.ino && !isd_push_cover(c, o->oid, e->recno, 0, error))
 		return FALSE;
 	if (o->soid.ino && !S_ISDIR(o->attr.mode) && isd_push_is_pending(c, o->oid, o->lcver))
-		return isd_push_cover(c, o->oid, e->recno, 0, error) &&
-		       conflict_split(c, o, e->parent, e->name, ret_new_id, error);
+		return conflict_split(c, o, e->parent, e->name, ret_new_id, error) &&
+		       isd_push_cover(c, o->oid, e->recno, 0, error);
 	if (!S_ISDIR(o->attr.mode) && o->attr.nlink > 1)
 		return TRUE;
 	return isd_push_last_rename(c, o->id, &renamed, error) &&

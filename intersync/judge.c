@@ -421,7 +421,9 @@ static int judge_link(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 	gboolean found = FALSE;
 	int err = use_both_names(j, r, d, &o, &n, &found);
 
-	if (!err && (found || S_ISDIR(o.attr.mode)))
+	/* both have made the same link */
+	d->is_so = !err && found && n.id == d->obj;
+	if (!err && !d->is_so && (found || S_ISDIR(o.attr.mode)))
 		return stale("the new name is taken");
 	return err;
 }

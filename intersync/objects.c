@@ -390,6 +390,22 @@ static gboolean names_of(IsdState *s, gint64 id, GArray *ret, GError **error)
 	return rc == 0;
 }
 
+static void clear_name(gpointer n)
+{
+	isd_name_clear(n);
+}
+
+gboolean isd_state_names(IsdState *s, gint64 id, GArray **ret, GError **error)
+{
+	g_autoptr(GArray) names = g_array_new(FALSE, FALSE, sizeof(IsdName));
+
+	g_array_set_clear_func(names, clear_name);
+	if (!names_of(s, id, names, error))
+		return FALSE;
+	*ret = g_steal_pointer(&names);
+	return TRUE;
+}
+
 static gboolean add_alias(IsdState *s, const IsdName *n, GByteArray *blob, GError **error)
 {
 	g_autofree char *dir = isd_state_path(s, n->parent, error), *path = NULL;

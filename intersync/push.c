@@ -193,6 +193,8 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct push_answe
 	push_op_failed(p, po, status);
 	if (!push_stale(p, po, &moot, error))
 		return FALSE;
+	if (moot || po->tries == TRIES_QUIET)
+		p->retry_ms = RETRY_MIN_MS;	/* what waits for it has not been tried yet */
 	return !moot || isd_segment_op_done(p, s, index, error);
 }
 

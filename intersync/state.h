@@ -114,6 +114,8 @@ gboolean isd_state_by_soid(IsdState *s, struct kml_oid soid, IsdObject *ret, gbo
 gboolean isd_state_lookup(IsdState *s, gint64 parent, const char *name, IsdName *ret, gboolean *ret_found, GError **error);
 /* Some name of the object (the root has none). */
 gboolean isd_state_a_name(IsdState *s, gint64 id, IsdName *ret, gboolean *ret_found, GError **error);
+/* All of them, an array of IsdName. */
+gboolean isd_state_names(IsdState *s, gint64 id, GArray **ret, GError **error);
 /* "/a/b" of a directory's row ("/" for the root); NULL if it hangs nowhere. */
 char *isd_state_path(IsdState *s, gint64 id, GError **error);
 /*
