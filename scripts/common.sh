@@ -13,6 +13,9 @@ PACKAGES_RUN="build-essential autoconf automake libtool pkg-config libfuse3-dev 
 # shellcheck disable=SC2034
 PACKAGES_TEST="xfsprogs btrfs-progs acl attr rsync iproute2 jq sqlite3 curl
 	python3-minimal procps psmisc util-linux git gawk"
+# what the kernel module's tests need in .ci/run
+# shellcheck disable=SC2034
+PACKAGES_KERNEL="linux-source-6.12 flex bison bc xz-utils busybox-static"
 # what making packages and testing them needs
 # shellcheck disable=SC2034
 PACKAGES_PACKAGES="debhelper dh-dkms dpkg-dev lintian debootstrap rpm rpmlint
