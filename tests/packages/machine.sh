@@ -60,6 +60,7 @@ machine()
 		"$m_dir/root" 2>/dev/null || cp -a "$m_base/." "$m_dir/root/"
 	# what was fetched once; a directory of its own, as apt locks it
 	cp -al "$m_base.archives" "$m_dir/archives"
+	rm -f "$m_dir/archives/lock"
 	ln -s "$m_base.archives" "$m_dir/kept"
 	mkfifo "$m_dir/ready"
 	machines="$machines $1"
