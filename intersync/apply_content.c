@@ -194,11 +194,34 @@ static gboolean closed(IsdClient *c, gpointer item, const struct izo_reint_resul
 	return isd_state_put_object(c->state, &o, error) && isd_want_drop(c, o.id, error);
 }
 
+/* The record as if it had written all that its op stands for; *ret_ranges is what it points to. */
+static struct kml_record whole_record(const IsdOp *op, struct kml_range **ret_ranges)
+{
+	struct kml_record r = op->r;
+	guint n = op->spans ? op->spans->len : 0;
+	struct kml_range *x = *ret_ranges = g_new0(struct kml_range, n + 1);
+
+	for (guint i = 0; i < n; i++) {
+		const IsdSpan *s = &g_array_index(op->spans, IsdSpan, i);
+
+		x[i] = (struct kml_range) { GUINT64_TO_LE(s->off), GUINT64_TO_LE(s->end - s->off) };
+	}
+	r.recno = op->content_recno;
+	r.ranges = x;
+	r.n_ranges = n;
+	r.has_ranges = true;
+	if (op->whole || op->min_size != r.attr.size)
+		r.flags |= KML_F_RANGES_ALL;
+	return r;
+}
+
 /* Both have changed it. */
 static gboolean both_changed(IsdPull *p, IsdOp *op, IsdObject *o, const IsdName *n, GError **error)
 {
 	const IsdContent *t = g_hash_table_lookup(p->contents, op);
 	g_auto(IsdObject) theirs = { 0 };
+	g_autofree struct kml_range *ranges = NULL;
+	struct kml_record whole = whole_record(op, &ranges);
 	gint64 new_id;
 	gboolean found, same = FALSE;
 
@@ -211,7 +234,7 @@ static gboolean both_changed(IsdPull *p, IsdOp *op, IsdObject *o, const IsdName 
 		o->cver = op->content_recno;
 		return isd_state_put_object(p->c->state, o, error);
 	}
-	if (!isd_conflict_keep(p->c, o->id, n->parent, n->name, &op->r, &new_id, error))
+	if (!isd_conflict_keep(p->c, o->id, n->parent, n->name, &whole, &new_id, error))
 		return FALSE;
 	if (!new_id)
 		return isd_apply_op(p, op, ISD_APPLY_TRIES, error);

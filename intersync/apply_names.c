@@ -359,8 +359,9 @@ static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const I
 }
 
 /* Renamed on both sides: the server's name counts; if it is not the same the other one is noted. */
-static gboolean renamed_on_both(IsdPull *p, const IsdOp *op, const IsdObject *o, const IsdName *from,
-				const IsdPlace *to, const char *tname, GError **error)
+static gboolean renamed_on_both(IsdPull *p, const IsdOp *op, const IsdObject *o,
+				const IsdName *from, const IsdPlace *to, const char *tname,
+				GError **error)
 {
 	if (!isd_push_void_renames(p->c, o->id, 0, error))
 		return FALSE;

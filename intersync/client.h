@@ -228,6 +228,9 @@ int isd_local_remove(IsdClient *c, gint64 parent, const char *name);
 int isd_local_rmdir(IsdClient *c, gint64 parent, const char *name);
 /* Content of one file into another, which stays the same inode. */
 int isd_local_copy(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to);
+/* These bytes of it (of IsdSpan) alone. */
+int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
+		    GBytes *spans);
 /* Set its mtime to what it is through the mount, so that there is a record of it. */
 int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
 /* Are these the bytes of that file here? */
@@ -333,11 +336,14 @@ gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_v
 /* Of the version before its first own record that is pending; mode stays 0: unknown. */
 void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret);
 
+/* The bytes that its pending records have written (of IsdSpan); NULL: any, or another size. */
+GArray *isd_push_pending_spans(IsdClient *c, gint64 id);
+
 /* --- conflict.c and settle.c; conflict.h has more --- */
 
 /*
- * The local object gives its name up for the server's (theirs: the record, or what is known of it): it is
- * renamed to its conflict name, loses its soid, and goes to the server as a new file.
+ * The local object gives its name up for the server's (theirs: the record, or what is known of
+ * it): it is renamed to its conflict name, loses its soid, and goes to the server as a new file.
  * The row keeps its id; ret_new_id (may be NULL) gets a new row that has the soid.  Commits.
  */
 gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *name,

@@ -140,7 +140,7 @@ gboolean isd_conflict_note(IsdClient *c, IsdConflictKind kind, gint64 id, gint64
 	e.name = (char *)name;
 	e.cparent = cparent;
 	e.cname = (char *)cname;
-	e.policy = isd_policy_applies(c, &e, &o);
+	e.policy = isd_policy_applies(c, &e, &o, theirs);
 	ok = entry_note(c, &e, error);
 	g_free(e.peer);
 	return ok;
@@ -173,7 +173,7 @@ static gboolean give_name(IsdClient *c, IsdObject *o, const IsdName *n, gint64 t
 	       isd_want_add(c, to, n->parent, n->name, version, o->attr.size, error);
 }
 
-/* Of a file with several names only the copy is the version of here, and links that are not sent yet. */
+/* Of a file with several names the version of here has the copy's, and links that are not sent yet. */
 static gboolean give_names(IsdClient *c, IsdObject *o, gint64 to, guint64 version, GError **error)
 {
 	g_autoptr(GArray) names = NULL;
@@ -237,7 +237,8 @@ static gboolean conflict_tell(IsdClient *c, IsdObject *o, const IsdConflict *e,
 }
 
 /* The tree has the copy: now the state. */
-static gboolean conflict_made(IsdClient *c, const IsdConflict *e, gint64 *ret_new_id, GError **error)
+static gboolean conflict_made(IsdClient *c, const IsdConflict *e, gint64 *ret_new_id,
+			      GError **error)
 {
 	g_auto(IsdObject) o = { 0 };
 	gboolean found;
@@ -340,7 +341,7 @@ gboolean isd_conflict_keep(IsdClient *c, gint64 id, gint64 parent, const char *n
 		entry_begin(c, &e, kind_of(&o, theirs), &o, theirs);
 		e.parent = e.cparent = parent;
 		e.name = g_strdup(name);
-		e.policy = isd_policy_applies(c, &e, &o);
+		e.policy = isd_policy_applies(c, &e, &o, theirs);
 		if (!conflict_copy(c, &e, &new_id, error))
 			return FALSE;
 	}
@@ -383,7 +384,7 @@ gboolean isd_conflict_recover(IsdClient *c, GError **error)
 
 /* --- two directories moved into each other --- */
 
-/* On the way up from `id` to the directory `top`: one that was moved here; 0: top is not above it. */
+/* On the way up from `id` to the directory `top`: one that was moved here; 0: there is none. */
 static gboolean find_moved(IsdClient *c, gint64 id, gint64 top, gint64 *ret_id, IsdName *ret,
 			   GError **error)
 {

@@ -33,6 +33,7 @@ typedef enum {
 	ISD_KEEP_CLIENT,
 	ISD_KEEP_NEWEST,	/* policies only, as what follows */
 	ISD_KEEP_PROGRAM,
+	ISD_KEEP_RANGES,
 } IsdKeep;
 
 typedef struct {
@@ -48,6 +49,8 @@ typedef struct {
 	char		*cname;		/* that of here: in cparent; what else it is depends on kind */
 	char		*peer;		/* who has made the server's version */
 	struct kml_attrs theirs, mine, base;	/* base: of the version before both; mode 0: unknown */
+	GBytes		*spans;		/* of IsdSpan: what was written here and not there; or NULL */
+	guint64		sversion;	/* of the server's content, with spans */
 } IsdConflict;
 
 void isd_conflict_clear(IsdConflict *e);
@@ -62,6 +65,8 @@ gboolean isd_conflict_add(IsdClient *c, IsdConflict *e, GError **error);
 gboolean isd_conflict_is_there(IsdClient *c, gint64 no, GError **error);
 gboolean isd_conflict_set_policy(IsdClient *c, gint64 no, int policy, GError **error);
 gboolean isd_conflict_drop(IsdClient *c, gint64 no, GError **error);
+/* The spans of an entry, if it has any. */
+gboolean isd_conflict_load_spans(IsdClient *c, IsdConflict *e, GError **error);
 /* Is there one of this kind about the object already? */
 gboolean isd_conflict_is_known(IsdClient *c, IsdConflictKind kind, gint64 id, gboolean *ret,
 			       GError **error);
@@ -92,10 +97,11 @@ gboolean isd_conflict_break_cycle(IsdClient *c, gint64 moved, gint64 into,
 
 /* --- settle.c --- */
 
-/* Is there a policy that settles it?  Notes what that will need. */
-gboolean isd_policy_applies(IsdClient *c, IsdConflict *e, const IsdObject *o);
+/* Is there a policy that settles it?  Notes what that will need.  theirs may be NULL. */
+gboolean isd_policy_applies(IsdClient *c, IsdConflict *e, const IsdObject *o,
+			    const struct kml_record *theirs);
 
-/* Do what was chosen with ordinary local operations; both: nothing.  The entry goes, now or soon. */
+/* Do what was chosen with ordinary local operations; both: nothing.  The entry goes, then. */
 gboolean isd_settle(IsdClient *c, const IsdConflict *e, IsdKeep keep, GError **error);
 
 /* --- policy.c --- */

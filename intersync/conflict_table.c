@@ -33,6 +33,7 @@ void isd_conflict_clear(IsdConflict *e)
 	g_clear_pointer(&e->name, g_free);
 	g_clear_pointer(&e->cname, g_free);
 	g_clear_pointer(&e->peer, g_free);
+	g_clear_pointer(&e->spans, g_bytes_unref);
 }
 
 gboolean isd_conflict_add(IsdClient *c, IsdConflict *e, GError **error)
@@ -48,6 +49,23 @@ gboolean isd_conflict_add(IsdClient *c, IsdConflict *e, GError **error)
 			 &e->base, sizeof(e->base)))
 		return FALSE;
 	e->no = sqlite3_last_insert_rowid(c->state->db);
+	return !e->spans ||
+	       isd_sql_run(c->state, error, "INSERT INTO client_merge VALUES(?, ?, ?)", "ibi", e->no,
+			   g_bytes_get_data(e->spans, NULL), g_bytes_get_size(e->spans),
+			   (gint64)e->sversion);
+}
+
+gboolean isd_conflict_load_spans(IsdClient *c, IsdConflict *e, GError **error)
+{
+	sqlite3_stmt *st;
+	int rc = isd_sql_row(c->state, error, &st, "SELECT spans, version FROM client_merge"
+			     " WHERE no = ?", "i", e->no);
+
+	if (rc <= 0)
+		return rc == 0;
+	e->spans = g_bytes_new(sqlite3_column_blob(st, 0), sqlite3_column_bytes(st, 0));
+	e->sversion = sqlite3_column_int64(st, 1);
+	sqlite3_reset(st);
 	return TRUE;
 }
 
@@ -65,7 +83,8 @@ gboolean isd_conflict_set_policy(IsdClient *c, gint64 no, int policy, GError **e
 
 gboolean isd_conflict_drop(IsdClient *c, gint64 no, GError **error)
 {
-	return isd_sql_run(c->state, error, "DELETE FROM client_conflict WHERE no = ?", "i", no);
+	return isd_sql_run(c->state, error, "DELETE FROM client_conflict WHERE no = ?", "i", no) &&
+	       isd_sql_run(c->state, error, "DELETE FROM client_merge WHERE no = ?", "i", no);
 }
 
 gboolean isd_conflict_is_known(IsdClient *c, IsdConflictKind kind, gint64 id, gboolean *ret,
@@ -170,7 +189,7 @@ gboolean isd_conflict_has_copy(IsdConflictKind kind)
 	       kind == ISD_CONFLICT_TYPE;
 }
 
-/* Entries whose copy's name is nobody's any more, or, where there is no copy, whose object is gone. */
+/* Entries whose copy's name is nobody's any more; where there is no copy: whose object is gone. */
 static gboolean find_stale(IsdClient *c, Stale *ret, guint max, guint *ret_n, GError **error)
 {
 	sqlite3_stmt *st;

@@ -5,6 +5,7 @@
  * the mount like any program, so that they are logged.
  */
 #include "client.h"
+#include "coalesce.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -327,23 +328,32 @@ int isd_local_rmdir(IsdClient *c, gint64 parent, const char *name)
 	return err;
 }
 
-/* Content and mtime. */
-static int copy_content(int from, int to)
+/* Bytes [off, end) to the same place. */
+static int copy_span(int from, int to, guint64 off, guint64 end)
 {
 	g_autofree guint8 *buf = g_malloc(COMPARE_BLOCK);
-	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT } };
-	struct stat st;
 	int err = 0;
 
-	if (fstat(from, &st) < 0)
-		return -errno;
-	for (off_t off = 0; off < st.st_size && !err; off += COMPARE_BLOCK) {
-		gsize n = MIN((off_t)COMPARE_BLOCK, st.st_size - off);
+	for (; off < end && !err; off += COMPARE_BLOCK) {
+		gsize n = MIN((guint64)COMPARE_BLOCK, end - off);
 
 		err = pread_all(from, buf, n, off);
 		if (!err)
 			err = pwrite_all(to, buf, n, off);
 	}
+	return err;
+}
+
+/* Content and mtime. */
+static int copy_content(int from, int to)
+{
+	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT } };
+	struct stat st;
+	int err;
+
+	if (fstat(from, &st) < 0)
+		return -errno;
+	err = copy_span(from, to, 0, st.st_size);
 	t[1] = st.st_mtim;
 	if (!err && (ftruncate(to, st.st_size) < 0 || futimens(to, t) < 0 || fsync(to) < 0))
 		err = -errno;
@@ -364,11 +374,28 @@ static int open_in(IsdClient *c, gint64 parent, const char *name, int flags)
 	return fd;
 }
 
+static int copy_spans(int from, int to, GBytes *spans)
+{
+	gsize len;
+	const IsdSpan *s = g_bytes_get_data(spans, &len);
+	int err = 0;
+
+	for (gsize i = 0; i < len / sizeof(*s) && !err; i++)
+		err = copy_span(from, to, s[i].off, s[i].end);
+	return !err && fsync(to) < 0 ? -errno : err;
+}
+
 int isd_local_copy(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to)
+{
+	return isd_local_merge(c, parent, from, tparent, to, NULL);
+}
+
+int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
+		    GBytes *spans)
 {
 	int in = open_in(c, parent, from, O_RDONLY);
 	int out = in < 0 ? in : open_in(c, tparent, to, O_WRONLY);
-	int err = out < 0 ? out : copy_content(in, out);
+	int err = out < 0 ? out : spans ? copy_spans(in, out, spans) : copy_content(in, out);
 
 	if (in >= 0)
 		close(in);

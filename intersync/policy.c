@@ -40,6 +40,7 @@ static const struct {
 	{ "client", ISD_KEEP_CLIENT },
 	{ "newest", ISD_KEEP_NEWEST },
 	{ "program", ISD_KEEP_PROGRAM },
+	{ "merge-ranges", ISD_KEEP_RANGES },
 };
 
 void isd_policy_clear(IsdPolicy *p)
@@ -104,7 +105,7 @@ static guint parse_rules(const char *text, GArray *rules)
 	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
 	for (guint i = 0; lines[i]; i++) {
-		const char *line = lines[i] + strspn(lines[i], " \t\r");
+		const char *line = g_strstrip(lines[i]);
 		Rule r = { 0 };
 
 		if (!*line || *line == '#')

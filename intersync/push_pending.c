@@ -157,6 +157,8 @@ typedef struct {
 	gint64		id;
 	guint64		recno;
 	struct kml_attrs attr;
+	GArray		*spans;
+	gboolean	whole;
 } Pending;
 
 static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
@@ -289,4 +291,42 @@ void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret)
 
 	if (push_each_pending(c, pending_ancestor, &w, NULL))
 		*ret = w.attr;
+}
+
+static void take_spans(Pending *w, const struct kml_record *r)
+{
+	w->whole |= (r->flags & KML_F_RANGES_ALL) || !r->has_attr || !r->has_old ||
+		r->attr.size != r->old_attr.size;
+	for (guint i = 0; i < r->n_ranges && r->has_ranges; i++) {
+		uint64_t off, len;
+
+		kml_range_get(r, i, &off, &len);
+		isd_spans_add(&w->spans, off, off + len);
+	}
+}
+
+static gboolean pending_spans(IsdClient *c, const struct kml_record *r, gpointer data)
+{
+	Pending *w = data;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (!isd_push_find(c, r->obj, &o, &found, NULL) || !found || o.id != w->id)
+		return TRUE;
+	if (r->opcode == KML_CLOSE)
+		take_spans(w, r);
+	else
+		w->whole |= isd_makes(r->opcode) || r->opcode == KML_RESYNC ||
+			(r->opcode == KML_SETATTR && (!r->attr.valid || (r->attr.valid & KML_A_SIZE)));
+	return !w->whole;
+}
+
+GArray *isd_push_pending_spans(IsdClient *c, gint64 id)
+{
+	Pending w = { .id = id };
+
+	if (push_each_pending(c, pending_spans, &w, NULL) && !w.whole)
+		return w.spans;
+	g_clear_pointer(&w.spans, g_array_unref);
+	return NULL;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Settling conflicts: what somebody has chosen with izoctl, or a policy chooses once both versions are
- * here, is done with ordinary operations through the mount, which are
+ * Settling conflicts: what somebody has chosen with izoctl, or a policy chooses once both
+ * versions are here, is done with ordinary operations through the mount, which are
  * logged and go to the server like anybody's.  client.c calls this when it has made progress.
  */
+#include "coalesce.h"
 #include "conflict.h"
 
 #include <errno.h>
@@ -157,7 +158,40 @@ gboolean isd_settle(IsdClient *c, const IsdConflict *e, IsdKeep keep, GError **e
 
 /* --- policies --- */
 
-gboolean isd_policy_applies(IsdClient *c, IsdConflict *e, const IsdObject *o)
+static gboolean is_disjoint(const GArray *mine, const struct kml_record *theirs)
+{
+	for (guint i = 0; i < theirs->n_ranges; i++) {
+		uint64_t off, len;
+
+		kml_range_get(theirs, i, &off, &len);
+		for (guint j = 0; j < mine->len; j++) {
+			const IsdSpan *s = &g_array_index(mine, IsdSpan, j);
+
+			if (s->off < off + len && off < s->end)
+				return FALSE;
+		}
+	}
+	return TRUE;
+}
+
+/* What was written here, if the server's version has other bytes changed and the same size. */
+static void note_spans(IsdClient *c, IsdConflict *e, const struct kml_record *theirs)
+{
+	g_autoptr(GArray) mine = NULL;
+
+	if (e->kind != ISD_CONFLICT_UPDATE || !theirs || theirs->opcode != KML_CLOSE ||
+	    !theirs->has_ranges || (theirs->flags & KML_F_RANGES_ALL) ||
+	    theirs->attr.size != e->mine.size)
+		return;
+	mine = isd_push_pending_spans(c, e->id);
+	if (!mine || !is_disjoint(mine, theirs))
+		return;
+	e->spans = g_bytes_new(mine->data, mine->len * sizeof(IsdSpan));
+	e->sversion = theirs->recno;
+}
+
+gboolean isd_policy_applies(IsdClient *c, IsdConflict *e, const IsdObject *o,
+			    const struct kml_record *theirs)
 {
 	g_autofree char *path = isd_conflict_path(c, e->parent, e->name);
 	g_auto(IsdPolicy) p = { 0 };
@@ -167,6 +201,8 @@ gboolean isd_policy_applies(IsdClient *c, IsdConflict *e, const IsdObject *o)
 	isd_policy_find(c, path, &p);
 	if (p.keep == ISD_KEEP_PROGRAM && isd_conflict_has_copy(e->kind))
 		isd_push_ancestor(c, o->id, &e->base);
+	if (p.keep == ISD_KEEP_RANGES)
+		note_spans(c, e, theirs);
 	return p.keep != ISD_KEEP_BOTH;
 }
 
@@ -387,9 +423,31 @@ static gboolean program_start(IsdSettle *s, const IsdConflict *e, const IsdPolic
 	return TRUE;
 }
 
+/* --- written ranges --- */
+
+/* The bytes that were written here go into the server's version, if it is still the same. */
+static gboolean merge_ranges(IsdClient *c, IsdConflict *e, const IsdObject *theirs, IsdKeep *ret,
+			     GError **error)
+{
+	int err;
+
+	*ret = ISD_KEEP_BOTH;
+	if (!isd_conflict_load_spans(c, e, error))
+		return FALSE;
+	if (!e->spans || theirs->cver != e->sversion)
+		return TRUE;
+	err = isd_local_merge(c, e->cparent, e->cname, e->parent, e->name, e->spans);
+	if (err)
+		isd_log(4, c->server, 0, "conflict %" G_GINT64_FORMAT ": %s: both versions are kept",
+			e->no, g_strerror(-err));
+	else
+		*ret = ISD_KEEP_SERVER;
+	return TRUE;
+}
+
 /* --- one after the other --- */
 
-static gboolean settle_now(IsdSettle *s, const IsdConflict *e, const IsdObject *theirs, GError **error)
+static gboolean settle_now(IsdSettle *s, IsdConflict *e, const IsdObject *theirs, GError **error)
 {
 	g_autofree char *path = isd_conflict_path(s->c, e->parent, e->name);
 	gboolean copy = isd_conflict_has_copy(e->kind);
@@ -400,6 +458,8 @@ static gboolean settle_now(IsdSettle *s, const IsdConflict *e, const IsdObject *
 		return program_start(s, e, &p, theirs, error);
 	if (p.keep == ISD_KEEP_NEWEST && copy)
 		p.keep = is_newer(e->mine.mtime, theirs->attr.mtime) ? ISD_KEEP_CLIENT : ISD_KEEP_SERVER;
+	if (p.keep == ISD_KEEP_RANGES && !merge_ranges(s->c, e, theirs, &p.keep, error))
+		return FALSE;
 	if (p.keep != ISD_KEEP_SERVER && p.keep != ISD_KEEP_CLIENT)
 		p.keep = ISD_KEEP_BOTH;
 	return settle_by_policy(s->c, e, p.keep, FALSE, error);

@@ -72,6 +72,8 @@ static const char client_schema[] =
 	" kind INTEGER, planned INTEGER, policy INTEGER, time INTEGER, recno INTEGER, id INTEGER,"
 	" parent INTEGER, name BLOB, cparent INTEGER, cname BLOB, peer TEXT,"
 	" theirs BLOB, mine BLOB, base BLOB);"
+	"CREATE TABLE IF NOT EXISTS client_merge(no INTEGER PRIMARY KEY, spans BLOB,"
+	" version INTEGER);"
 	"CREATE INDEX IF NOT EXISTS client_conflict_id ON client_conflict(id);"
 	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
@@ -571,7 +573,7 @@ static gboolean want_add_link(IsdWant *w, WantItem *it, GError **error)
 	return isd_batch_add(w->batch, &r, &same, &absent, 0, want_linked, it, want_item_free, error);
 }
 
-/* The server's version that came while a local program was writing: it gets the name and a row of its own. */
+/* The server's version came while a local program was writing: it gets name and row of its own. */
 static gboolean want_split(IsdClient *c, const WantItem *it, const IsdName *n, GError **error)
 {
 	struct kml_record r = { .opcode = KML_CLOSE, .attr = it->obj.attr, .has_attr = true };
