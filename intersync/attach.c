@@ -417,6 +417,17 @@ static gboolean attach_move(IsdAttach *a, const IsdObject *o, const struct kml_r
 	       attach_place(a, r->parent, error);
 }
 
+/* Was it written here, if at all, by somebody who had the version before him that the server has? */
+static gboolean attach_has_seen(IsdClient *c, const IsdObject *o, const struct kml_record *r)
+{
+	struct kml_attrs base = { 0 };
+
+	if (o->cver == r->version_content || !isd_push_is_pending(c, o->oid, o->lcver))
+		return TRUE;
+	isd_push_ancestor(c, o->id, &base);
+	return base.mode && base.size == r->attr.size && isd_time_equal(base.mtime, r->attr.mtime);
+}
+
 /* An object that an earlier attach has seen. */
 static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record *r,
 			     const char *name, GError **error)
@@ -439,8 +450,7 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 		return FALSE;
 	if (isd_push_is_pending(c, o->oid, MAX(o->lcver, o->laver)))
 		/* want.c and the push find out which version is current */
-		return r->opcode != KML_CREATE || o->cver == r->version_content ||
-		       !isd_push_is_pending(c, o->oid, o->lcver) ||
+		return r->opcode != KML_CREATE || attach_has_seen(c, o, r) ||
 		       isd_want_version(c, o->id, r->version_content, &r->attr, error);
 	content = r->opcode != KML_CREATE || attach_same_content(o, r);
 	if (!content && !isd_want_version(c, o->id, r->version_content, &r->attr, error))
