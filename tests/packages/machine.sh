@@ -8,7 +8,7 @@
 need_root
 need_program debootstrap unshare nsenter ip
 mkdir -p "$PACKAGES_CACHE" || bail "$PACKAGES_CACHE cannot be made"
-WORK=$(mktemp -d "$PACKAGES_CACHE/work.XXXXXX") || bail "no working directory"
+WORK=$(mktemp -d -p "$PACKAGES_CACHE") || bail "no working directory"
 machines=
 
 leave_machines()

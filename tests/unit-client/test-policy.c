@@ -82,7 +82,7 @@ static void test_faults(void)
 
 int main(int argc, char **argv)
 {
-	g_autofree char *dir = g_dir_make_tmp("policy-XXXXXX", NULL);
+	g_autofree char *dir = g_dir_make_tmp(NULL, NULL);
 	int rc;
 
 	g_test_init(&argc, &argv, NULL);
