@@ -140,18 +140,16 @@ static void carry_spans(IsdPull *p, const IsdOp *op, const IsdObject *o)
 	g_hash_table_insert(p->carry, key, a);
 }
 
-/* Not now: want.c brings it when it can be had and nobody writes here. */
-static gboolean put_off(IsdPull *p, IsdOp *op, IsdObject *o, guint tries, GError **error)
+/* Of the record that comes with content, what is not content. */
+static gboolean all_but_content(IsdPull *p, IsdOp *op, IsdObject *o, guint tries, GError **error)
 {
 	guint32 valid = op->r.attr.valid & (KML_A_MODE | KML_A_UID | KML_A_GID);
 	g_auto(IsdName) n = { 0 };
 	g_auto(IsdPlace) at = { 0 };
 	gboolean found;
 
-	carry_spans(p, op, o);
 	o->soid = op->r.obj;
 	if (!isd_state_put_object(p->c->state, o, error) ||
-	    !isd_want_version(p->c, o->id, op->content_recno, &op->r.attr, error) ||
 	    !isd_state_a_name(p->c->state, o->id, &n, &found, error))
 		return FALSE;
 	if (!valid || !found)
@@ -159,6 +157,14 @@ static gboolean put_off(IsdPull *p, IsdOp *op, IsdObject *o, guint tries, GError
 	if (!isd_place_by_id(p->c, n.parent, &at, &found, error))
 		return FALSE;
 	return !found || isd_apply_queue_attrs(p, op, o, &at, n.name, valid, tries, error);
+}
+
+/* Not now: want.c brings it when it can be had and nobody writes here. */
+static gboolean put_off(IsdPull *p, IsdOp *op, IsdObject *o, guint tries, GError **error)
+{
+	carry_spans(p, op, o);
+	return isd_want_version(p->c, o->id, op->content_recno, &op->r.attr, error) &&
+	       all_but_content(p, op, o, tries, error);
 }
 
 static gboolean closed(IsdClient *c, gpointer item, const struct izo_reint_result *res,
@@ -350,8 +356,10 @@ gboolean isd_apply_close(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return FALSE;
 	if (!named)
 		return isd_apply_revive_file(p, op, &o, op->r.parent, op->r.name, error);
+	/* There is a newer version there: its record, still to come, decides. */
 	if (isd_apply_pending_content(p, &o))
-		return both_changed(p, op, &o, &n, error);
+		return t && t->status == 410 ? all_but_content(p, op, &o, tries, error) :
+			both_changed(p, op, &o, &n, error);
 	if (!t || t->status)
 		return put_off(p, op, &o, tries, error);
 	return queue_close(p, op, &o, &n, t, tries, error);
