@@ -421,9 +421,7 @@ void channel_stop(void);
 
 /* reint.c */
 
-/* Check a whole request; 0 or -EINVAL, nothing done. */
-int reint_check(const void *body, size_t len);
-/* Apply it; the reply's body, freed by the caller. */
+/* Apply a whole request; -EINVAL: nothing was done.  The reply's body is freed by the caller. */
 int reint_apply(const void *body, size_t len, void **ret_reply, size_t *ret_len);
 
 #endif

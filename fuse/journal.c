@@ -30,9 +30,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lml_format.h"
 #include "util.h"
 
-#define OPENW_SLOTS	4096
+#define RING_MIN	(4 * KML_REC_MAX)	/* of the LML */
 #define KML_CHUNK	(4u << 20)	/* allocated ahead at once */
 #define KML_AHEAD	(1u << 20)	/* less than that: the worker allocates more */
 #define KML_KEEP	(512u << 10)	/* of it for removing */
@@ -40,11 +41,6 @@
 #define DIR_ROOM	32768		/* longer paths are left out */
 #define BATCH_NSEC	2000000		/* the worker lets records gather so long */
 #define FLUSH_SEC	5		/* and the flusher so long */
-
-_Static_assert(sizeof(struct lml_state) == 48, "size of a state");
-_Static_assert(sizeof(struct lml_header) == 168, "size of the header");
-_Static_assert(sizeof(struct lml_openw) == 256, "size of a slot");
-_Static_assert(sizeof(struct lml_entry) == 160, "size of an entry");
 
 struct journal journal = {
 	.lml_fd = -1,
@@ -59,41 +55,7 @@ uint64_t *journal_reint_recno;
 
 /* The LML's header */
 
-static uint32_t header_crc(const struct lml_header *h)
-{
-	struct lml_header copy = *h;
-
-	copy.crc = 0;
-	return crc32c(0, &copy, offsetof(struct lml_header, states));
-}
-
-static uint32_t state_crc(const struct lml_state *s)
-{
-	struct lml_state copy = *s;
-
-	copy.crc = 0;
-	return crc32c(0, &copy, sizeof(copy));
-}
-
-bool lml_state_get(const struct lml_header *h, struct lml_state *ret_s)
-{
-	bool found = false;
-	int k;
-
-	for (k = 0; k < 2; k++) {
-		const struct lml_state *s = &h->states[k];
-
-		if (le32_to_cpu(s->crc) != state_crc(s) || s->serial == 0)
-			continue;
-		if (found && le64_to_cpu(s->serial) < le64_to_cpu(ret_s->serial))
-			continue;
-		*ret_s = *s;
-		found = true;
-	}
-	return found;
-}
-
-void lml_state_put(uint64_t tail, uint32_t flags)
+void journal_put_state(uint64_t tail, uint32_t flags)
 {
 	struct lml_state s = {
 		.serial = cpu_to_le64(++journal.serial),
@@ -104,45 +66,7 @@ void lml_state_put(uint64_t tail, uint32_t flags)
 		.flags = cpu_to_le32(flags),
 	};
 
-	s.crc = cpu_to_le32(state_crc(&s));
-	journal.header->states[journal.serial & 1] = s;
-}
-
-static int header_check(const struct lml_header *h, uint64_t size)
-{
-	uint64_t off = le64_to_cpu(h->openw_offset), slots = le64_to_cpu(h->openw_slots);
-	uint64_t ring = le64_to_cpu(h->ring_offset), ring_size = le64_to_cpu(h->ring_size);
-
-	if (memcmp(h->magic, LML_MAGIC, sizeof(h->magic)) != 0)
-		return -EBADMSG;
-	if (le32_to_cpu(h->version) != LML_VERSION)
-		return -EPROTONOSUPPORT;
-	if (le32_to_cpu(h->crc) != header_crc(h) || off != LML_HEADER_SIZE || slots > 1u << 20)
-		return -EBADMSG;
-	if (ring != off + slots * sizeof(struct lml_openw) || ring % LML_ALIGN ||
-	    ring_size % LML_ALIGN || ring > size || ring_size != size - ring ||
-	    ring_size < 4 * KML_REC_MAX)
-		return -EBADMSG;
-	if (memcmp(h->replica_uuid, fs.log.replica_uuid, 16) != 0 ||
-	    le64_to_cpu(h->epoch) != fs.log.epoch)
-		return -ESTALE;
-	return 0;
-}
-
-static void header_make(struct lml_header *h, uint64_t size)
-{
-	const uint64_t ring = LML_HEADER_SIZE + OPENW_SLOTS * sizeof(struct lml_openw);
-
-	memset(h, 0, sizeof(*h));
-	memcpy(h->magic, LML_MAGIC, sizeof(h->magic));
-	h->version = cpu_to_le32(LML_VERSION);
-	memcpy(h->replica_uuid, fs.log.replica_uuid, 16);
-	h->epoch = cpu_to_le64(fs.log.epoch);
-	h->openw_offset = cpu_to_le64(LML_HEADER_SIZE);
-	h->openw_slots = cpu_to_le64(OPENW_SLOTS);
-	h->ring_offset = cpu_to_le64(ring);
-	h->ring_size = cpu_to_le64(size - ring);
-	h->crc = cpu_to_le32(header_crc(h));
+	lml_state_put(journal.header, &s);
 }
 
 /* Of an empty file: it is to be written in place. */
@@ -186,7 +110,7 @@ static int lml_create(int *ret_fd)
 	if (fd < 0)
 		return -errno;
 	err = lml_fill(fd, size);
-	header_make(&h, size);
+	lml_header_make(&h, size, fs.log.replica_uuid, fs.log.epoch);
 	if (!err)
 		err = pwrite_all(fd, &h, sizeof(h), 0);
 	if (!err && fsync(fd) != 0)
@@ -215,7 +139,7 @@ static int lml_map(int fd)
 	map = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
-	err = header_check(map, st.st_size);
+	err = lml_header_check(map, st.st_size, RING_MIN, fs.log.replica_uuid, fs.log.epoch);
 	if (err) {
 		munmap(map, st.st_size);
 		return err;
@@ -440,11 +364,6 @@ void put_handle(struct lml_handle *d, const struct inode *i)
 	memcpy(d->bytes, i->handle.bytes, i->handle.len);
 }
 
-uint32_t entry_crc(struct lml_entry *e, size_t intent_len)
-{
-	return crc32c(0, e->handles, sizeof(e->handles) + intent_len);
-}
-
 /* What a record gains between intent and completion. */
 static size_t growth(const struct op *op)
 {
@@ -591,7 +510,7 @@ int op_begin(struct op *op)
 	op->entry->flags = cpu_to_le32((op->nolog ? LML_F_NOLOG : 0) |
 				       (op->redo ? LML_F_REINT : 0));
 	op->entry->reint = cpu_to_le32(op->reint_index);
-	op->entry->crc = cpu_to_le32(entry_crc(op->entry, n));
+	op->entry->crc = cpu_to_le32(lml_entry_crc(op->entry, n));
 	entry_set_state(op->entry, LML_E_INTENT);
 	fault("before-op");
 	return 0;
@@ -818,7 +737,7 @@ static int flush_locked(void)
 	journal.durable_end = end;
 	journal.durable_recno = recno;
 	journal.durable_seq = seq;
-	lml_state_put(pos, 0);
+	journal_put_state(pos, 0);
 	err = sync_unlocked(journal.lml_fd);
 	if (err)
 		return err;
@@ -1065,7 +984,7 @@ void journal_stop(void)
 	durable = changing_stop() == 0;
 	pthread_mutex_lock(&journal.lock);
 	if (flush() == 0 && journal.tail == journal.head && durable) {
-		lml_state_put(journal.tail, LML_S_CLEAN);
+		journal_put_state(journal.tail, LML_S_CLEAN);
 		(void) fdatasync(journal.lml_fd);
 	}
 	pthread_mutex_unlock(&journal.lock);

@@ -67,11 +67,8 @@ static inline char *entry_intent(struct lml_entry *e)
 void put_handle(struct lml_handle *d, const struct inode *i);
 /* Where the file system copies on write: not this file, which is still empty. */
 void nocow(int fd);
-uint32_t entry_crc(struct lml_entry *e, size_t intent_len);
-/* The state of both copies that counts; false: neither is sound. */
-bool lml_state_get(const struct lml_header *h, struct lml_state *ret_s);
-/* Write the next one: the tail, and the journal's durable positions. */
-void lml_state_put(uint64_t tail, uint32_t flags);
+/* Write the LML's next state: the tail, and the journal's durable positions. */
+void journal_put_state(uint64_t tail, uint32_t flags);
 /* Called with the lock held: space in the KML; wake the flusher. */
 int kml_reserve(uint64_t bytes, bool frees);
 void kml_unreserve(uint64_t bytes);

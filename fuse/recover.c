@@ -26,6 +26,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "lml_format.h"
 #include "util.h"
 
 /* After a crash sequence numbers go on far behind those that may be around. */
@@ -431,7 +432,7 @@ static int in_flight(struct lml_entry *e, uint32_t len)
 	struct flight f = { .e = e, .flags = le32_to_cpu(e->flags) };
 	int err;
 
-	if (intent > len - sizeof(*e) || le32_to_cpu(e->crc) != entry_crc(e, intent) ||
+	if (intent > len - sizeof(*e) || le32_to_cpu(e->crc) != lml_entry_crc(e, intent) ||
 	    kml_decode(entry_intent(e), intent, &f.r) != (ssize_t) intent)
 		return 0;	/* not written: then nothing was done either */
 	flight_get(&f);
@@ -672,7 +673,7 @@ static int start_anew(bool clean)
 	journal.appended_seq = journal.durable_seq = journal.next_seq;
 	journal.durable_end = journal.end;
 	journal.durable_recno = journal.recno;
-	lml_state_put(journal.tail, 0);
+	journal_put_state(journal.tail, 0);
 	if (fdatasync(journal.lml_fd) != 0)
 		return -errno;
 	/* last: until then it says that the ring cannot be trusted */

@@ -29,138 +29,10 @@
 #include <unistd.h>
 
 #include "last_rcvd.h"
+#include "reint_msg.h"
 #include "util.h"
 
 #define PIECE	3072		/* of a path, for one openat2() */
-
-/* Parsing */
-
-/* The entry at *pos; 1, 0 at the end, -EINVAL. */
-static int entry_next(const char *body, size_t len, size_t *pos, struct izo_reint_entry *ret_head,
-		      struct kml_record *ret_r)
-{
-	size_t room = len - *pos, size;
-	ssize_t n;
-
-	if (room == 0)
-		return 0;
-	if (room < sizeof(*ret_head))
-		return -EINVAL;
-	memcpy(ret_head, body + *pos, sizeof(*ret_head));
-	size = le32_to_cpu(ret_head->len);
-	if (size < sizeof(*ret_head) || size > room || size % 8)
-		return -EINVAL;
-	n = kml_decode(body + *pos + sizeof(*ret_head), size - sizeof(*ret_head), ret_r);
-	if (n < 0 || (size_t) n != size - sizeof(*ret_head))
-		return -EINVAL;
-	*pos += size;
-	return 1;
-}
-
-static bool needs_target(const struct kml_record *r)
-{
-	return r->opcode == KML_RENAME || r->opcode == KML_LINK;
-}
-
-static bool path_ok(const struct kml_str *dir)
-{
-	return dir->ptr && dir->len && dir->ptr[0] == '/' && !memchr(dir->ptr, 0, dir->len);
-}
-
-static bool file_ok(const struct kml_str *file)
-{
-	return !file->ptr || (file->len && file->len < 256 && file->ptr[0] != '.' &&
-			      !memchr(file->ptr, '/', file->len) &&
-			      !memchr(file->ptr, 0, file->len));
-}
-
-/* Only SETATTR and xattrs can be about the root, which has no name. */
-static bool may_be_root(const struct kml_record *r)
-{
-	return r->opcode == KML_SETATTR || r->opcode == KML_SETXATTR ||
-	       r->opcode == KML_REMOVEXATTR;
-}
-
-static bool makes(const struct kml_record *r)
-{
-	return r->opcode == KML_CREATE || r->opcode == KML_MKDIR ||
-	       r->opcode == KML_SYMLINK || r->opcode == KML_MKNOD;
-}
-
-static bool items_ok(const struct kml_record *r)
-{
-	switch (r->opcode) {
-	case KML_CREATE:
-	case KML_MKDIR:
-	case KML_MKNOD:
-	case KML_SETATTR:
-		return r->has_attr;
-	case KML_SYMLINK:
-		return r->has_attr && r->link.ptr && r->link.len;
-	case KML_CLOSE:
-		return r->has_attr && (r->data.ptr || r->file.ptr);
-	case KML_SETXATTR:
-	case KML_REMOVEXATTR:
-		return r->xattrs_len;
-	case KML_UNLINK:
-	case KML_RMDIR:
-	case KML_RENAME:
-	case KML_LINK:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool known_op(const struct kml_record *r)
-{
-	return makes(r) || may_be_root(r) || needs_target(r) || r->opcode == KML_CLOSE ||
-	       r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
-}
-
-static bool entry_ok(const struct izo_reint_entry *head, const struct kml_record *r)
-{
-	const bool patch = le32_to_cpu(head->flags) & IZO_RE_PATCH;
-	const bool there = le32_to_cpu(head->flags) & IZO_RE_THERE;
-
-	if (!path_ok(&r->dir) || !file_ok(&r->file) || (there ? !known_op(r) : !items_ok(r)))
-		return false;
-	if (there && (patch || r->file.ptr || r->data.ptr))
-		return false;
-	if (!r->name.ptr && !(may_be_root(r) && r->dir.len == 1))
-		return false;
-	if (needs_target(r) && (!path_ok(&r->tdir) || !r->tname.ptr))
-		return false;
-	if (r->aliases_len && r->opcode != KML_CLOSE)
-		return false;
-	if (r->data.ptr && (r->file.ptr || r->data.len != r->attr.size))
-		return false;
-	return !patch || (r->opcode == KML_CLOSE && r->file.ptr && r->has_ranges);
-}
-
-static int parse(const void *body, size_t len, struct izo_reint *ret_head)
-{
-	struct izo_reint_entry head;
-	struct kml_record r;
-	size_t pos = sizeof(*ret_head);
-	uint32_t n;
-	int more;
-
-	if (len < sizeof(*ret_head))
-		return -EINVAL;
-	memcpy(ret_head, body, sizeof(*ret_head));
-	for (n = 0; (more = entry_next(body, len, &pos, &head, &r)) > 0; n++)
-		if (!entry_ok(&head, &r))
-			return -EINVAL;
-	return more < 0 || n != le32_to_cpu(ret_head->count) ? -EINVAL : 0;
-}
-
-int reint_check(const void *body, size_t len)
-{
-	struct izo_reint head;
-
-	return parse(body, len, &head);
-}
 
 /* Places */
 
@@ -380,7 +252,7 @@ void entry_op(struct reint_entry *e, unsigned int opcode)
 		e->r.name.ptr ? e->name : NULL);
 	copy_origin(&e->op.r, &e->r);
 	e->op.r.dir = e->r.dir;
-	if (needs_target(&e->r)) {
+	if (kml_has_target(e->r.opcode)) {
 		op_target(&e->op, run->tplace.inode, run->tplace.fd, e->tname);
 		e->op.r.tdir = e->r.tdir;
 	}
@@ -440,13 +312,13 @@ static void not_due(struct reint_run *run, struct place *p)
 
 void entry_ptime_now(struct reint_entry *e)
 {
-	op_ptime(&e->op, e->run->place.fd, needs_target(&e->r) ? e->run->tplace.fd : -1);
+	op_ptime(&e->op, e->run->place.fd, kml_has_target(e->r.opcode) ? e->run->tplace.fd : -1);
 }
 
 void entry_ptime(struct reint_entry *e)
 {
 	struct place *p = &e->run->place, *t = &e->run->tplace;
-	const bool two = needs_target(&e->r);
+	const bool two = kml_has_target(e->r.opcode);
 	const bool one_dir = two && p->inode == t->inode;
 
 	if (!e->r.has_ptime) {
@@ -710,7 +582,7 @@ static int take_inode(struct reint_entry *e)
 {
 	struct inode *parent = e->run->place.inode;
 
-	if (makes(&e->r) || needs_target(&e->r) || !e->obj.exists)
+	if (kml_makes(e->r.opcode) || kml_has_target(e->r.opcode) || !e->obj.exists)
 		return 0;
 	return inode_of_fd(parent, e->obj.fd, e->r.name.ptr ? e->name : "/", false, &e->obj.st,
 			   &e->inode);
@@ -721,7 +593,7 @@ static int entry_locked(struct reint_entry *e)
 	struct reint_run *run = e->run;
 	int err;
 
-	if (needs_target(&e->r)) {
+	if (kml_has_target(e->r.opcode)) {
 		/* The object only moves: nobody needs to be kept off it. */
 		err = find_name(run->place.fd, e->name, &e->obj);
 		if (!err)
@@ -744,9 +616,9 @@ static int entry_locked(struct reint_entry *e)
 		err = do_op(e);
 	if (err)
 		result_of_name(e);
-	if (needs_target(&e->r) && e->target.exists)
+	if (kml_has_target(e->r.opcode) && e->target.exists)
 		file_unlock(e->target.st.st_ino);
-	else if (!needs_target(&e->r) && e->obj.exists)
+	else if (!kml_has_target(e->r.opcode) && e->obj.exists)
 		file_unlock(e->obj.st.st_ino);
 	return err;
 }
@@ -806,10 +678,10 @@ static int enter_places(struct reint_entry *e)
 	struct reint_run *run = e->run;
 	int err = place_enter(&run->place, &e->r.dir, &e->r.parent);
 
-	if (!err && needs_target(&e->r))
+	if (!err && kml_has_target(e->r.opcode))
 		err = place_enter(&run->tplace, &e->r.tdir, &e->r.tparent);
 	if (!err && (name_hidden(run->place.inode, e->name) ||
-		     (needs_target(&e->r) && name_hidden(run->tplace.inode, e->tname))))
+		     (kml_has_target(e->r.opcode) && name_hidden(run->tplace.inode, e->tname))))
 		err = -ENOENT;
 	/* A directory that is not where the sender thinks: the tree is not as the guard says. */
 	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP || err == -EXDEV ? -ESTALE : err;
@@ -834,7 +706,7 @@ static int entry_with_names(struct reint_entry *e)
 {
 	const struct reint_run *run = e->run;
 	const uint64_t dir = run->place.inode->ino;
-	const uint64_t tdir = needs_target(&e->r) ? run->tplace.inode->ino : dir;
+	const uint64_t tdir = kml_has_target(e->r.opcode) ? run->tplace.inode->ino : dir;
 	int err;
 
 	dir_lock2(dir, tdir);
@@ -855,9 +727,9 @@ static int entry_apply(struct reint_entry *e)
 	if (!err) {
 		fault("reint-mid");
 		tell_kernel(e);
-		if (e->r.opcode == KML_UNLINK || needs_target(&e->r))
+		if (e->r.opcode == KML_UNLINK || kml_has_target(e->r.opcode))
 			tell_links(&e->obj);
-		if (needs_target(&e->r))
+		if (kml_has_target(e->r.opcode))
 			tell_links(&e->target);
 	}
 	return err;
@@ -952,7 +824,7 @@ static bool apply_all(struct reint_run *run, const void *body, size_t len,
 	unsigned int n;
 	int err;
 
-	for (n = 0; entry_next(body, len, &pos, &head, &r) > 0; n++) {
+	for (n = 0; reint_entry_next(body, len, &pos, &head, &r) > 0; n++) {
 		if (stop) {
 			results[n].error = cpu_to_le32(ECANCELED);
 			continue;
@@ -970,6 +842,7 @@ int reint_apply(const void *body, size_t len, void **ret_reply, size_t *ret_len)
 {
 	struct reint_run run = { .place.fd = -1, .tplace.fd = -1 };
 	struct izo_reint_result *results;
+	struct kml_record r;
 	struct izo_reint head;
 	struct izo_pos *pos;
 	uint64_t offset, recno;
@@ -978,7 +851,7 @@ int reint_apply(const void *body, size_t len, void **ret_reply, size_t *ret_len)
 	bool settled;
 	int err;
 
-	err = parse(body, len, &head);
+	err = reint_parse(body, len, &head, &r);
 	if (err)
 		return err;
 	count = le32_to_cpu(head.count);

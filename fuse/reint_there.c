@@ -14,11 +14,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static bool two_names(const struct reint_entry *e)
-{
-	return e->r.opcode == KML_RENAME || e->r.opcode == KML_LINK;
-}
-
 static bool type_fits(const struct reint_entry *e, mode_t mode)
 {
 	switch (e->r.opcode) {
@@ -150,7 +145,7 @@ static int log_attr(struct reint_entry *e)
 
 int reint_there(struct reint_entry *e)
 {
-	const struct found *f = two_names(e) ? &e->target : &e->obj;
+	const struct found *f = kml_has_target(e->r.opcode) ? &e->target : &e->obj;
 	const unsigned int opcode = e->r.opcode;
 
 	if (!e->run->log)

@@ -23,6 +23,7 @@
 #include <intermezzo/kml.h>
 #include <intermezzo/lml.h>
 
+#include "../lib/lml_format.h"
 #include "../lib/record.h"
 
 #define IZO_LML_SIZE	(8u << 20)	/* of a new one */
@@ -185,8 +186,6 @@ static inline size_t izo_image_offset(struct izo_journal *j, const void *p)
 	return (const char *)p - j->image;
 }
 
-u32 izo_entry_crc(const struct lml_entry *e, size_t intent_len);
-
 /* op.c: one operation */
 
 /*
@@ -263,9 +262,7 @@ void izo_openw_recycle(struct izo_journal *j);
 
 int izo_lml_open(struct izo_journal *j, struct fs_context *fc);
 void izo_lml_close(struct izo_journal *j);
-/* The state of both copies that counts; false: neither is sound. */
-bool izo_lml_state_get(const struct lml_header *h, struct lml_state *ret_s);
-/* Write the next one: the tail, and the journal's durable positions. */
+/* Write the LML's next state: the tail, and the journal's durable positions. */
 int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags);
 /* A transaction of one write. */
 int izo_lml_write(struct izo_journal *j, size_t off, size_t len);

@@ -9,14 +9,7 @@
 #include <linux/mm.h>
 #include <linux/vmalloc.h>
 
-#include "../lib/crc32c.h"
-
-#define OPENW_SLOTS	4096
-
-static_assert(sizeof(struct lml_state) == 48);
-static_assert(sizeof(struct lml_header) == 168);
-static_assert(sizeof(struct lml_openw) == 256);
-static_assert(sizeof(struct lml_entry) == 160);
+#define RING_MIN	(8 * KML_REC_MAX)	/* of the LML */
 
 /* No file: a lower file system that ends with the mount */
 
@@ -164,40 +157,6 @@ int izo_lml_write(struct izo_journal *j, size_t off, size_t len)
 
 /* The header */
 
-static u32 header_crc(const struct lml_header *h)
-{
-	struct lml_header copy = *h;
-
-	copy.crc = 0;
-	return izo_crc32c(0, &copy, offsetof(struct lml_header, states));
-}
-
-static u32 state_crc(const struct lml_state *s)
-{
-	struct lml_state copy = *s;
-
-	copy.crc = 0;
-	return izo_crc32c(0, &copy, sizeof(copy));
-}
-
-bool izo_lml_state_get(const struct lml_header *h, struct lml_state *ret_s)
-{
-	bool found = false;
-	int k;
-
-	for (k = 0; k < 2; k++) {
-		const struct lml_state *s = &h->states[k];
-
-		if (le32_to_cpu(s->crc) != state_crc(s) || s->serial == 0)
-			continue;
-		if (found && le64_to_cpu(s->serial) < le64_to_cpu(ret_s->serial))
-			continue;
-		*ret_s = *s;
-		found = true;
-	}
-	return found;
-}
-
 int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags)
 {
 	struct lml_state s = {
@@ -208,48 +167,9 @@ int izo_lml_state_put(struct izo_journal *j, u64 tail, u32 flags)
 		.kml_recno = cpu_to_le64(j->data_recno),
 		.flags = cpu_to_le32(flags),
 	};
-	struct lml_state *to = &j->header->states[j->serial & 1];
+	struct lml_state *to = lml_state_put(j->header, &s);
 
-	s.crc = cpu_to_le32(state_crc(&s));
-	*to = s;
 	return izo_lml_write(j, izo_image_offset(j, to), sizeof(*to));
-}
-
-static int header_check(struct izo_journal *j)
-{
-	const struct lml_header *h = (struct lml_header *)j->image;
-	const u64 off = le64_to_cpu(h->openw_offset), slots = le64_to_cpu(h->openw_slots);
-	const u64 ring = le64_to_cpu(h->ring_offset), ring_size = le64_to_cpu(h->ring_size);
-
-	if (memcmp(h->magic, LML_MAGIC, sizeof(h->magic)) != 0)
-		return -EBADMSG;
-	if (le32_to_cpu(h->version) != LML_VERSION)
-		return -EPROTONOSUPPORT;
-	if (le32_to_cpu(h->crc) != header_crc(h) || off != LML_HEADER_SIZE || slots > 1u << 20)
-		return -EBADMSG;
-	if (ring != off + slots * sizeof(struct lml_openw) || ring % LML_ALIGN ||
-	    ring_size % LML_ALIGN || ring > j->image_size || ring_size != j->image_size - ring ||
-	    ring_size < 8 * KML_REC_MAX)
-		return -EBADMSG;
-	if (memcmp(h->replica_uuid, j->replica_uuid, 16) != 0 || le64_to_cpu(h->epoch) != j->epoch)
-		return -ESTALE;
-	return 0;
-}
-
-static void header_make(struct izo_journal *j)
-{
-	struct lml_header *h = (struct lml_header *)j->image;
-	const u64 ring = LML_HEADER_SIZE + OPENW_SLOTS * sizeof(struct lml_openw);
-
-	memcpy(h->magic, LML_MAGIC, sizeof(h->magic));
-	h->version = cpu_to_le32(LML_VERSION);
-	memcpy(h->replica_uuid, j->replica_uuid, 16);
-	h->epoch = cpu_to_le64(j->epoch);
-	h->openw_offset = cpu_to_le64(LML_HEADER_SIZE);
-	h->openw_slots = cpu_to_le64(OPENW_SLOTS);
-	h->ring_offset = cpu_to_le64(ring);
-	h->ring_size = cpu_to_le64(j->image_size - ring);
-	h->crc = cpu_to_le32(header_crc(h));
 }
 
 static void set_parts(struct izo_journal *j)
@@ -292,7 +212,7 @@ static int make_file(struct izo_journal *j)
 	err = alloc_image(j, IZO_LML_SIZE);
 	if (err)
 		return err;
-	header_make(j);
+	lml_header_make((struct lml_header *)j->image, j->image_size, j->replica_uuid, j->epoch);
 	err = izo_pwrite(f, j->image, j->image_size, 0);
 	if (!err)
 		err = vfs_fsync(f, 0);
@@ -335,7 +255,8 @@ static int open_file(struct izo_journal *j, struct fs_context *fc)
 	err = read_file(j, d);
 	dput(d);
 	if (!err)
-		err = header_check(j);
+		err = lml_header_check((struct lml_header *)j->image, j->image_size, RING_MIN,
+				       j->replica_uuid, j->epoch);
 	if (!err)
 		return 0;
 	errorfc(fc, "its lml cannot be used: error %d", err);
@@ -352,7 +273,7 @@ int izo_lml_open(struct izo_journal *j, struct fs_context *fc)
 		err = alloc_image(j, IZO_LML_SIZE);
 		if (err)
 			return err;
-		header_make(j);
+		lml_header_make((struct lml_header *)j->image, j->image_size, j->replica_uuid, j->epoch);
 		j->ops = &izo_lml_none_ops;
 	} else {
 		err = open_file(j, fc);

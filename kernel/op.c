@@ -12,8 +12,6 @@
 #include <linux/exportfs.h>
 #include <linux/mm.h>
 
-#include "../lib/crc32c.h"
-
 #define DIR_ROOM	32768		/* longer paths are left out */
 
 static struct kmem_cache *op_cachep;
@@ -272,11 +270,6 @@ void izo_op_ptime_now(struct izo_op *op, struct inode *dir, struct inode *tdir)
 
 /* The ring */
 
-u32 izo_entry_crc(const struct lml_entry *e, size_t intent_len)
-{
-	return izo_crc32c(0, e->handles, sizeof(e->handles) + intent_len);
-}
-
 /* What a record gains between intent and completion. */
 size_t izo_growth(size_t extra)
 {
@@ -390,7 +383,7 @@ static int put_intent(struct izo_op *op, struct izo_trans *t, size_t size)
 	e->intent_len = cpu_to_le32(n);
 	e->flags = cpu_to_le32((op->nolog ? LML_F_NOLOG : 0) | (op->redo ? LML_F_REINT : 0));
 	e->reint = cpu_to_le32(op->reint_index);
-	e->crc = cpu_to_le32(izo_entry_crc(e, n));
+	e->crc = cpu_to_le32(lml_entry_crc(e, n));
 	izo_entry_set_state(e, LML_E_INTENT);
 	op->j->ops->write(op->j, t, izo_image_offset(op->j, e), sizeof(*e) + n);
 	return t->error;

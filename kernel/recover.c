@@ -436,7 +436,7 @@ static int in_flight(struct recovery *rec, struct lml_entry *e, u32 len)
 	struct flight *f;
 	int err = 0;
 
-	if (intent > len - sizeof(*e) || le32_to_cpu(e->crc) != izo_entry_crc(e, intent))
+	if (intent > len - sizeof(*e) || le32_to_cpu(e->crc) != lml_entry_crc(e, intent))
 		return 0;	/* not written: then nothing was done either */
 	f = kzalloc(sizeof(*f), GFP_KERNEL);
 	if (!f)
@@ -687,7 +687,7 @@ int izo_recover(struct izo_journal *j)
 {
 	struct recovery rec = { .j = j };
 	struct lml_state s;
-	const bool have = izo_lml_state_get(j->header, &s);
+	const bool have = lml_state_get(j->header, &s);
 	const bool clean = !have || le32_to_cpu(s.flags) & LML_S_CLEAN;
 	u64 logged = 0;
 	int err;

@@ -10,118 +10,9 @@
 #include <intermezzo/last_rcvd.h>
 
 #include "../lib/crc32c.h"
+#include "../lib/reint_msg.h"
 
-static_assert(sizeof(struct izo_reint) == 40);
-static_assert(sizeof(struct izo_guard) == 32);
-static_assert(sizeof(struct izo_reint_entry) == 72);
-static_assert(sizeof(struct izo_reint_result) == 48);
 static_assert(sizeof(struct last_rcvd_slot) == 64);
-
-/* Parsing */
-
-/* The entry at *pos; 1, 0 at the end, -EINVAL. */
-static int entry_next(const char *body, size_t len, size_t *pos, struct izo_reint_entry *ret_head,
-		      struct kml_record *ret_r)
-{
-	size_t room = len - *pos, size;
-	ssize_t n;
-
-	if (room == 0)
-		return 0;
-	if (room < sizeof(*ret_head))
-		return -EINVAL;
-	memcpy(ret_head, body + *pos, sizeof(*ret_head));
-	size = le32_to_cpu(ret_head->len);
-	if (size < sizeof(*ret_head) || size > room || size % 8)
-		return -EINVAL;
-	n = kml_decode(body + *pos + sizeof(*ret_head), size - sizeof(*ret_head), ret_r);
-	if (n < 0 || n != size - sizeof(*ret_head))
-		return -EINVAL;
-	*pos += size;
-	return 1;
-}
-
-static bool needs_target(const struct kml_record *r)
-{
-	return r->opcode == KML_RENAME || r->opcode == KML_LINK;
-}
-
-static bool path_ok(const struct kml_str *dir)
-{
-	return dir->ptr && dir->len && dir->ptr[0] == '/' && !memchr(dir->ptr, 0, dir->len);
-}
-
-static bool file_ok(const struct kml_str *file)
-{
-	return !file->ptr || (file->len && file->len <= NAME_MAX && file->ptr[0] != '.' &&
-			      !memchr(file->ptr, '/', file->len) &&
-			      !memchr(file->ptr, 0, file->len));
-}
-
-/* Only SETATTR and xattrs can be about the root, which has no name. */
-static bool may_be_root(const struct kml_record *r)
-{
-	return r->opcode == KML_SETATTR || r->opcode == KML_SETXATTR ||
-	       r->opcode == KML_REMOVEXATTR;
-}
-
-static bool items_ok(const struct kml_record *r)
-{
-	switch (r->opcode) {
-	case KML_CREATE:
-	case KML_MKDIR:
-	case KML_MKNOD:
-	case KML_SETATTR:
-		return r->has_attr;
-	case KML_SYMLINK:
-		return r->has_attr && r->link.ptr && r->link.len;
-	case KML_CLOSE:
-		return r->has_attr && (r->data.ptr || r->file.ptr);
-	case KML_SETXATTR:
-	case KML_REMOVEXATTR:
-		return r->xattrs_len;
-	case KML_UNLINK:
-	case KML_RMDIR:
-	case KML_RENAME:
-	case KML_LINK:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool entry_ok(const struct izo_reint_entry *head, const struct kml_record *r)
-{
-	const bool patch = le32_to_cpu(head->flags) & IZO_RE_PATCH;
-
-	if (!path_ok(&r->dir) || !file_ok(&r->file) || !items_ok(r))
-		return false;
-	if (!r->name.ptr && !(may_be_root(r) && r->dir.len == 1))
-		return false;
-	if (needs_target(r) && (!path_ok(&r->tdir) || !r->tname.ptr))
-		return false;
-	if (r->aliases_len && r->opcode != KML_CLOSE)
-		return false;
-	if (r->data.ptr && (r->file.ptr || r->data.len != r->attr.size))
-		return false;
-	return !patch || (r->opcode == KML_CLOSE && r->file.ptr && r->has_ranges);
-}
-
-static int parse(const void *body, size_t len, struct izo_reint *ret_head, struct kml_record *r)
-{
-	struct izo_reint_entry head;
-	size_t pos = sizeof(*ret_head);
-	u32 n;
-	int more;
-
-	if (len < sizeof(*ret_head))
-		return -EINVAL;
-	memcpy(ret_head, body, sizeof(*ret_head));
-	for (n = 0; (more = entry_next(body, len, &pos, &head, r)) > 0; n++)
-		if (!entry_ok(&head, r))
-			return -EINVAL;
-	return more < 0 || n != le32_to_cpu(ret_head->count) ? -EINVAL : 0;
-}
 
 /* Places */
 
@@ -267,7 +158,7 @@ int izo_reint_guards(struct izo_reint_entry_run *e)
 	if (e->quiet || e->checked)
 		return 0;
 	err = guard_check(&e->guard, inode);
-	if (!err && needs_target(&e->r))
+	if (!err && kml_has_target(e->r.opcode))
 		err = guard_check(&e->tguard, target);
 	if (err)
 		return err;
@@ -367,7 +258,7 @@ static void result_of_names(struct izo_reint_entry_run *e)
 	if (inode)
 		izo_reint_result_is(e, inode);
 	iput(inode);
-	if (!needs_target(&e->r))
+	if (!kml_has_target(e->r.opcode))
 		return;
 	inode = what_is(e->tparent, &e->tname);
 	if (inode) {
@@ -396,7 +287,7 @@ static int enter_places(struct izo_reint_entry_run *e)
 	e->parent = enter(sb, &e->r.dir, &e->r.parent);
 	if (IS_ERR(e->parent))
 		return PTR_ERR(e->parent);
-	if (needs_target(&e->r)) {
+	if (kml_has_target(e->r.opcode)) {
 		e->tparent = enter(sb, &e->r.tdir, &e->r.tparent);
 		if (IS_ERR(e->tparent))
 			return PTR_ERR(e->tparent);
@@ -446,7 +337,7 @@ static int entry_run(struct izo_reint_run *run, struct izo_reint_entry_run *e, u
 	e->tparent = NULL;
 	set_name(&e->name, &e->r.name);
 	set_name(&e->tname, &e->r.tname);
-	err = apply(e);
+	err = e->flags & IZO_RE_THERE ? -EOPNOTSUPP : apply(e);
 	leave(e->parent);
 	leave(e->tparent);
 	result->error = cpu_to_le32(-err);
@@ -555,7 +446,7 @@ static bool apply_all(struct izo_reint_run *run, struct izo_reint_entry_run *e, 
 	unsigned int n;
 	int err;
 
-	for (n = 0; memset(e, 0, sizeof(*e)), entry_next(body, len, &pos, &head, &e->r) > 0; n++) {
+	for (n = 0; memset(e, 0, sizeof(*e)), reint_entry_next(body, len, &pos, &head, &e->r) > 0; n++) {
 		if (stop) {
 			results[n].error = cpu_to_le32(ECANCELED);
 			continue;
@@ -650,7 +541,7 @@ int izo_reint_apply(struct izo_sb *sbi, const void *body, size_t len, void **ret
 
 	if (!e)
 		return -ENOMEM;
-	err = parse(body, len, &head, &e->r);
+	err = reint_parse(body, len, &head, &e->r);
 	if (err)
 		goto out;
 	count = le32_to_cpu(head.count);

@@ -83,6 +83,19 @@ struct kml_record {
 	uint32_t	ref_own;	/* KML_REF_* */
 };
 
+/* Does the operation make an object? */
+static inline bool kml_makes(unsigned int opcode)
+{
+	return opcode == KML_CREATE || opcode == KML_MKDIR || opcode == KML_SYMLINK ||
+	       opcode == KML_MKNOD;
+}
+
+/* Is it about two names: name in dir and tname in tdir? */
+static inline bool kml_has_target(unsigned int opcode)
+{
+	return opcode == KML_RENAME || opcode == KML_LINK;
+}
+
 /* The most bytes that kml_encode() will need for r. */
 size_t kml_encoded_size(const struct kml_record *r);
 

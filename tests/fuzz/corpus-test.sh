@@ -3,7 +3,7 @@
 # Every stored input of the fuzz targets, once.
 here=$(cd "$(dirname "$0")" && pwd)
 points=0
-for target in record klog last_rcvd judge; do
+for target in record klog last_rcvd reint judge; do
 	points=$((points + 1))
 	if ./fuzz-$target "$here/corpus/$target"/*; then
 		echo "ok $points - corpus of $target"
