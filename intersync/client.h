@@ -207,6 +207,8 @@ void isd_place_target(struct kml_record *r, const IsdPlace *p, const char *name)
  * length.  A descriptor (O_PATH) or -errno.
  */
 int isd_local_dir(int root_fd, const char *path);
+/* The directory with that row below root_fd, likewise. */
+int isd_local_parent(IsdClient *c, int root_fd, gint64 parent);
 /* What is at (parent, name) in the lower file system: 0 or -errno. */
 int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
 		   struct kml_oid *ret_oid);
@@ -217,6 +219,19 @@ int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *r
 gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error);
 /* Open a regular file there for reading, only if it is this inode. */
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid);
+/* Are these the bytes of that file here? */
+gboolean isd_local_same_bytes(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
+			      const guint8 *data, guint64 size);
+/* The same for a file in incoming/. */
+gboolean isd_local_same_file(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
+			     const char *file, guint64 size);
+gboolean isd_time_equal(struct kml_time a, struct kml_time b);
+gboolean isd_oid_equal(struct kml_oid a, struct kml_oid b);
+/* A string of a record as a C string. */
+char *isd_str(struct kml_str s);
+
+/* --- local_mount.c: through the mount --- */
+
 /* rename(2) within a directory through the mount: logged.  0 or -errno. */
 int isd_local_rename(IsdClient *c, gint64 parent, const char *from, const char *to);
 /* What izoctl or a policy settles, through the mount as well.  0 or -errno. */
@@ -233,17 +248,6 @@ int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparen
 		    GBytes *spans);
 /* Set its mtime to what it is through the mount, so that there is a record of it. */
 int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
-/* Are these the bytes of that file here? */
-gboolean isd_local_same_bytes(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
-			      const guint8 *data, guint64 size);
-/* The same for a file in incoming/. */
-gboolean isd_local_same_file(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid,
-			     const char *file, guint64 size);
-
-gboolean isd_time_equal(struct kml_time a, struct kml_time b);
-gboolean isd_oid_equal(struct kml_oid a, struct kml_oid b);
-/* A string of a record as a C string. */
-char *isd_str(struct kml_str s);
 
 /* --- want.c: objects that are known and not here, or not in that version --- */
 

@@ -6,6 +6,8 @@
 #ifndef ISD_DAEMON_H
 #define ISD_DAEMON_H
 
+#include <sys/stat.h>
+
 #include "core.h"
 
 void isd_fault_init(void);
@@ -62,6 +64,8 @@ void isd_check_report(const IsdCheckCounts *n, JsonBuilder *b);
 
 /* tree.c: a directory of the tree by its path, or -1 with errno. */
 int isd_tree_open_dir(int root_fd, const char *path);
+/* As a record has them, all valid. */
+void isd_tree_attrs_of(const struct stat *st, struct kml_attrs *ret);
 /* What the tree has for this object by one of the names that the state knows. */
 gboolean isd_tree_attrs(IsdCore *core, struct kml_oid oid, struct kml_attrs *ret,
 			gboolean *ret_found, GError **error);

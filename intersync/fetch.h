@@ -56,4 +56,7 @@ const char *isd_fetch_header(const IsdRequest *r, const char *name);
 GByteArray *isd_fetch_body(IsdRequest *r);		/* not to be kept */
 GByteArray *isd_fetch_steal_body(IsdRequest *r);
 
+/* fetch_error.c: the error that an answer stands for; NULL: none.  The caller's to free. */
+GError *isd_fetch_refused(guint status, const GByteArray *body);
+
 #endif

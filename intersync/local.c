@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Names and files on this side: where a row of the state is, what the lower
- * file system has there, and the few operations that the client does through
- * the mount like any program, so that they are logged.
+ * Names and files on this side: where a row of the state is, and what the lower
+ * file system has there.
  */
 #include "client.h"
-#include "coalesce.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -142,8 +139,7 @@ int isd_local_dir(int root_fd, const char *path)
 	return fd;
 }
 
-/* The directory `parent` below root_fd, or -errno. */
-static int local_parent(IsdClient *c, int root_fd, gint64 parent)
+int isd_local_parent(IsdClient *c, int root_fd, gint64 parent)
 {
 	g_autofree char *path = isd_state_path(c->state, parent, NULL);
 
@@ -153,7 +149,7 @@ static int local_parent(IsdClient *c, int root_fd, gint64 parent)
 int isd_local_stat(IsdClient *c, gint64 parent, const char *name, struct stat *ret,
 		   struct kml_oid *ret_oid)
 {
-	int fd = local_parent(c, c->core->root_fd, parent);
+	int fd = isd_local_parent(c, c->core->root_fd, parent);
 	uint32_t gen = 0;
 	int err = 0;
 
@@ -199,7 +195,7 @@ gboolean isd_local_refresh(IsdClient *c, gint64 id, GError **error)
 
 int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid oid)
 {
-	int dir = local_parent(c, c->core->root_fd, parent);
+	int dir = isd_local_parent(c, c->core->root_fd, parent);
 	uint32_t gen;
 	struct stat st;
 	int fd;
@@ -217,211 +213,6 @@ int isd_local_open(IsdClient *c, gint64 parent, const char *name, struct kml_oid
 		return fd;
 	close(fd);
 	return -ESTALE;
-}
-
-/* --- through the mount --- */
-
-static int local_mount(IsdClient *c, gint64 parent)
-{
-	int root = open(c->core->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int fd;
-
-	if (root < 0)
-		return -errno;
-	fd = local_parent(c, root, parent);
-	close(root);
-	return fd;
-}
-
-int isd_local_rename(IsdClient *c, gint64 parent, const char *from, const char *to)
-{
-	int fd = local_mount(c, parent);
-	int err = 0;
-
-	if (fd < 0)
-		return fd;
-	if (renameat2(fd, from, fd, to, RENAME_NOREPLACE) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-int isd_local_move(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
-		   IsdMove how)
-{
-	unsigned int flags = how == ISD_MOVE_TO_FREE ? RENAME_NOREPLACE :
-		how == ISD_MOVE_EXCHANGE ? RENAME_EXCHANGE : 0;
-	int fd = local_mount(c, parent), tfd = local_mount(c, tparent);
-	int err = fd < 0 ? fd : tfd < 0 ? tfd : 0;
-
-	if (!err && renameat2(fd, from, tfd, to, flags) < 0)
-		err = -errno;
-	if (fd >= 0)
-		close(fd);
-	if (tfd >= 0)
-		close(tfd);
-	return err;
-}
-
-static int remove_at(int dirfd, const char *name);
-
-/* Everything in the directory; takes fd over. */
-static int empty_dir(int fd)
-{
-	DIR *d = fdopendir(fd);
-	struct dirent *e;
-	int err = 0;
-
-	if (!d) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	while (!err && (errno = 0, e = readdir(d)))
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			err = remove_at(dirfd(d), e->d_name);
-	if (!err && errno)
-		err = -errno;
-	closedir(d);
-	return err;
-}
-
-static int remove_at(int dirfd, const char *name)
-{
-	int fd, err;
-
-	if (unlinkat(dirfd, name, 0) == 0)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
-	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	err = empty_dir(fd);
-	if (!err && unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
-		err = -errno;
-	return err;
-}
-
-int isd_local_remove(IsdClient *c, gint64 parent, const char *name)
-{
-	int fd = local_mount(c, parent);
-	int err;
-
-	if (fd < 0)
-		return fd;
-	err = remove_at(fd, name);
-	close(fd);
-	return err;
-}
-
-int isd_local_rmdir(IsdClient *c, gint64 parent, const char *name)
-{
-	int fd = local_mount(c, parent);
-	int err = 0;
-
-	if (fd < 0)
-		return fd;
-	if (unlinkat(fd, name, AT_REMOVEDIR) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-/* Bytes [off, end) to the same place. */
-static int copy_span(int from, int to, guint64 off, guint64 end)
-{
-	g_autofree guint8 *buf = g_malloc(COMPARE_BLOCK);
-	int err = 0;
-
-	for (; off < end && !err; off += COMPARE_BLOCK) {
-		gsize n = MIN((guint64)COMPARE_BLOCK, end - off);
-
-		err = pread_all(from, buf, n, off);
-		if (!err)
-			err = pwrite_all(to, buf, n, off);
-	}
-	return err;
-}
-
-/* Content and mtime. */
-static int copy_content(int from, int to)
-{
-	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT } };
-	struct stat st;
-	int err;
-
-	if (fstat(from, &st) < 0)
-		return -errno;
-	err = copy_span(from, to, 0, st.st_size);
-	t[1] = st.st_mtim;
-	if (!err && (ftruncate(to, st.st_size) < 0 || futimens(to, t) < 0 || fsync(to) < 0))
-		err = -errno;
-	return err;
-}
-
-static int open_in(IsdClient *c, gint64 parent, const char *name, int flags)
-{
-	int dir = local_mount(c, parent);
-	int fd;
-
-	if (dir < 0)
-		return dir;
-	fd = openat(dir, name, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		fd = -errno;
-	close(dir);
-	return fd;
-}
-
-static int copy_spans(int from, int to, GBytes *spans)
-{
-	gsize len;
-	const IsdSpan *s = g_bytes_get_data(spans, &len);
-	int err = 0;
-
-	for (gsize i = 0; i < len / sizeof(*s) && !err; i++)
-		err = copy_span(from, to, s[i].off, s[i].end);
-	return !err && fsync(to) < 0 ? -errno : err;
-}
-
-int isd_local_copy(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to)
-{
-	return isd_local_merge(c, parent, from, tparent, to, NULL);
-}
-
-int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
-		    GBytes *spans)
-{
-	int in = open_in(c, parent, from, O_RDONLY);
-	int out = in < 0 ? in : open_in(c, tparent, to, O_WRONLY);
-	int err = out < 0 ? out : spans ? copy_spans(in, out, spans) : copy_content(in, out);
-
-	if (in >= 0)
-		close(in);
-	if (out >= 0)
-		close(out);
-	return err;
-}
-
-int isd_local_touch(IsdClient *c, gint64 parent, const char *name)
-{
-	int fd = local_mount(c, parent);
-	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT } };
-	struct stat st;
-	int err = 0;
-
-	if (fd < 0)
-		return fd;
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		err = -errno;
-	} else {
-		t[1] = st.st_mtim;
-		if (utimensat(fd, name, t, AT_SYMLINK_NOFOLLOW) < 0)
-			err = -errno;
-	}
-	close(fd);
-	return err;
 }
 
 /* --- comparing --- */

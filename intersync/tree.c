@@ -31,7 +31,7 @@ int isd_tree_open_dir(int root_fd, const char *path)
 	return fd;
 }
 
-static void attrs_of(const struct stat *st, struct kml_attrs *a)
+void isd_tree_attrs_of(const struct stat *st, struct kml_attrs *a)
 {
 	*a = (struct kml_attrs) {
 		.mode = st->st_mode,
@@ -56,7 +56,7 @@ static gboolean look(int dirfd, const char *name, struct kml_oid oid, struct kml
 		return FALSE;
 	if (inode_generation(dirfd, name, &gen) < 0 || gen != oid.gen)
 		return FALSE;
-	attrs_of(&st, ret);
+	isd_tree_attrs_of(&st, ret);
 	return TRUE;
 }
 
