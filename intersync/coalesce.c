@@ -246,6 +246,17 @@ static void renumber(Coalesce *c, const Track *t, guint behind, struct kml_oid f
 	}
 }
 
+/* What the object's SETATTRs behind its CREATE set is as this later record has it. */
+static void later_attrs(Coalesce *c, const Track *t, const struct kml_record *r)
+{
+	for (guint i = 0; i < t->all->len; i++) {
+		struct kml_record *at = &op_at(c, g_array_index(t->all, guint, i))->r;
+
+		if (at->opcode == KML_SETATTR)
+			merge_attrs(&at->attr, &r->attr, bits_of(r) & at->attr.valid);
+	}
+}
+
 /* A CREATE that is here takes content and attributes over. */
 static void into_create(Coalesce *c, Track *t, guint rec)
 {
@@ -260,6 +271,7 @@ static void into_create(Coalesce *c, Track *t, guint rec)
 	op->r.obj = r->obj;
 	renumber(c, t, t->create, was, r->obj);
 	merge_attrs(&op->r.attr, &r->attr, bits_of(r));
+	later_attrs(c, t, r);
 	t->content = t->create;
 }
 

@@ -129,6 +129,27 @@ static void test_create_takes_content(void)
 	g_assert_cmpuint(op_of(ops, 1)->r.recno, ==, 1);
 }
 
+/* Content moves to before what was set in between: that must not undo its mtime. */
+static void test_later_mtime(void)
+{
+	g_autoptr(IsdOps) ops = NULL;
+	struct kml_record *r;
+
+	add(KML_CREATE, 10, "f");
+	add_close(10, 5, 0, 5);
+	add_rename(10, "f", "g", 0);
+	r = add_chmod(10, 0600);
+	r->attr.valid |= KML_A_MTIME;
+	r->attr.mtime.sec = 5;
+	add_close(10, 9, 5, 4);
+	ops = run();
+	g_assert_cmpuint(left(ops), ==, 3);
+	g_assert_true(op_of(ops, 5) == op_of(ops, 1));
+	g_assert_cmpint(op_of(ops, 1)->r.attr.mtime.sec, ==, 1005);
+	g_assert_cmpint(op_of(ops, 4)->r.attr.mtime.sec, ==, 1005);
+	g_assert_cmpuint(op_of(ops, 4)->r.attr.mode, ==, S_IFREG | 0600);
+}
+
 static void test_close_union(void)
 {
 	g_autoptr(IsdOps) ops = NULL;
@@ -326,6 +347,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	g_test_set_nonfatal_assertions();
 	g_test_add_func("/coalesce/create-takes-content", test_create_takes_content);
+	g_test_add_func("/coalesce/later-mtime", test_later_mtime);
 	g_test_add_func("/coalesce/close-union", test_close_union);
 	g_test_add_func("/coalesce/close-all", test_close_all);
 	g_test_add_func("/coalesce/mode-comes-with-content", test_mode_comes_with_content);
