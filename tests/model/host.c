@@ -7,13 +7,14 @@
 #include "sim.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "client.h"
 
 #define ROUNDS		40
-#define ROUND_US	G_GINT64_CONSTANT(1800000000)	/* half an hour */
+#define ROUND_US	G_GINT64_CONSTANT(300000000)	/* five minutes */
 #define ROUND_STEPS	100000
 #define QUIET_US	(3 * 1000000)			/* everything is committed then */
 
@@ -110,6 +111,22 @@ gboolean host_start(struct host *h, char **ret_why)
 	return ok;
 }
 
+/* Files of incoming/ that the daemon had open, and with them its locks. */
+static void close_uploads(struct host *h)
+{
+	g_autofree char *incoming = g_strconcat(h->dir, "/.intermezzo/" FILESET "/incoming/", NULL);
+	g_autoptr(GDir) d = g_dir_open("/proc/self/fd", 0, NULL);
+	const char *name;
+
+	while (d && (name = g_dir_read_name(d))) {
+		g_autofree char *path = g_strconcat("/proc/self/fd/", name, NULL);
+		g_autofree char *file = g_file_read_link(path, NULL);
+
+		if (file && g_str_has_prefix(file, incoming))
+			close(atoi(name));
+	}
+}
+
 /* What it had in memory is lost; SQLite forgets what was not committed. */
 void host_kill(struct host *h)
 {
@@ -124,6 +141,7 @@ void host_kill(struct host *h)
 	if (h->index == SERVER)
 		serve_stop();
 	channel_drop(core->channel);
+	close_uploads(h);
 	isd_state_close(core->state);
 	klog_close(core->log);
 	close(core->incoming_fd);

@@ -260,8 +260,11 @@ int op_hold(struct host *h, const char *path, const char *text)
 {
 	struct change c = { 0 };
 	struct held *held;
-	int err = g_hash_table_contains(h->held, path) ? -EBUSY : change_begin(&c, h, path);
+	int err;
 
+	if (g_hash_table_contains(h->held, path))
+		return -EBUSY;
+	err = change_begin(&c, h, path);
 	if (err)
 		return change_failed(&c, err);
 	held = g_new0(struct held, 1);

@@ -169,7 +169,7 @@ static int make_bare(struct entry *e)
 {
 	mode_t mode = e->r.attr.mode & 07777;
 	g_autofree char *text = NULL;
-	int rc;
+	int rc, fd;
 
 	switch (e->r.opcode) {
 	case KML_MKDIR:
@@ -184,16 +184,13 @@ static int make_bare(struct entry *e)
 			     makedev(e->r.attr.rdev_major, e->r.attr.rdev_minor));
 		break;
 	default:
-		rc = openat(e->w.fd, e->w.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-	}
-	if (rc < 0)
-		return errno;
-	if (rc > 0) {
-		if (e->r.data.ptr && pwrite_all(rc, e->r.data.ptr, e->r.data.len, 0))
+		rc = fd = openat(e->w.fd, e->w.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+		if (fd >= 0 && e->r.data.ptr && pwrite_all(fd, e->r.data.ptr, e->r.data.len, 0))
 			g_error("%s: cannot be written", e->w.name);
-		close(rc);
+		if (fd >= 0)
+			close(fd);
 	}
-	return 0;
+	return rc < 0 ? errno : 0;
 }
 
 static int take_file(struct entry *e, char **ret_name)
