@@ -71,6 +71,7 @@ static int punch(struct host *h, const guint8 *body)
 
 static int work(struct host *h, guint type, const guint8 *body, gsize len, GByteArray *reply)
 {
+	history_intrude(h);
 	switch (type) {
 	case IZO_MSG_SYNC:
 		fs_drain(h);

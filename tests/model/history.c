@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define INTRUDE	6	/* one of so many times, if there is an event */
+
 typedef struct {
 	struct host	*h;
 	char		**arg;		/* behind WHAT, NULL-terminated */
@@ -309,6 +311,9 @@ static guint64 some_pause(void)
 	case 1:
 	case 2:
 		return sim_random(1000);
+	case 3:
+	case 4:
+		return sim_random(4);
 	default:
 		return sim_random(60);
 	}
@@ -438,10 +443,15 @@ static const What *what_of(const char *name)
 	return NULL;
 }
 
+static const History *running;	/* NULL: nobody does anything now */
+static guint next_event;
+
 static char *rest_and_verify(const History *h)
 {
+	const History *was = g_steal_pointer(&running);
 	char *why = host_rest();
 
+	running = was;
 	return why ? why : verify(!h->single);
 }
 
@@ -464,17 +474,41 @@ static char *run_words(const History *h, char **word, const char *line)
 	return NULL;
 }
 
-static char *run_event(const History *h, const char *line, gint64 begin)
+/*
+ * The daemon of h has just decided something and asks its file system: at times a
+ * program is faster.
+ */
+void history_intrude(struct host *h)
 {
+	const char *line = running && next_event < running->events->len ?
+			   g_ptr_array_index(running->events, next_event) : NULL;
+	g_auto(GStrv) word = line ? g_strsplit(line, " ", -1) : NULL;
+	const What *w = line && g_strv_length(word) >= 3 ? what_of(word[2]) : NULL;
+	g_autofree char *why = NULL;
+
+	if (!w || w->kind != OP || host_of(word[1]) != h || sim_random(INTRUDE))
+		return;
+	next_event++;
+	sim_trace(h, "(in between)");
+	why = run_words(running, word, line);
+}
+
+static gint64 due(const char *line, gint64 begin)
+{
+	return begin + (gint64) g_ascii_strtoull(line, NULL, 10) * 1000;
+}
+
+/* The next one, when it is due. */
+static char *run_event(const History *h, gint64 begin)
+{
+	const char *line = g_ptr_array_index(h->events, next_event);
 	g_auto(GStrv) word = g_strsplit(line, " ", -1);
-	gint64 until;
 
 	if (g_strv_length(word) < 3)
 		return g_strdup_printf("history: cannot be understood: %s", line);
-	until = MAX(begin + (gint64) g_ascii_strtoull(word[0], NULL, 10) * 1000, sim_now());
-	while (sim_step(until))
-		;
-	sim_current = NULL;
+	if (sim_step(MAX(due(line, begin), sim_now())))
+		return NULL;
+	next_event++;
 	return run_words(h, word, line);
 }
 
@@ -511,8 +545,10 @@ char *history_run(const History *h, const char *top)
 	if (!why)
 		why = verify(FALSE);
 	begin = sim_now();
-	for (guint i = 0; i < h->events->len && !why; i++)
-		why = run_event(h, g_ptr_array_index(h->events, i), begin);
+	running = h;
+	for (next_event = 0; next_event < h->events->len && !why; )
+		why = run_event(h, begin);
+	running = NULL;
 	if (!why)
 		why = rest_and_verify(h);
 	return why;

@@ -238,6 +238,8 @@ History *history_copy(const History *h);
 void history_free(History *h);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(History, history_free)
 const char *history_ops(void);
+/* In the middle of what the daemon of h does. */
+void history_intrude(struct host *h);
 /* Run it in a directory of its own; NULL, or what is wrong. */
 char *history_run(const History *h, const char *top);
 
