@@ -27,6 +27,9 @@ static void note_mtimes(IsdPull *p)
 			note_mtime(p, r->parent, r->ptime);
 		if (r->has_ptime && r->tparent.ino)
 			note_mtime(p, r->tparent, r->tptime);
+		/* of one that was made here as well it is the server's that counts */
+		if (r->opcode == KML_MKDIR && r->has_attr)
+			note_mtime(p, r->obj, r->attr.mtime);
 		if (r->opcode == KML_SETATTR && r->has_attr && S_ISDIR(r->attr.mode) &&
 		    (!r->attr.valid || (r->attr.valid & KML_A_MTIME)))
 			note_mtime(p, r->obj, r->attr.mtime);

@@ -15,7 +15,7 @@
 
 #define ROUNDS		40
 #define ROUND_US	G_GINT64_CONSTANT(300000000)	/* five minutes */
-#define ROUND_STEPS	100000
+#define ROUND_STEPS	20000
 #define QUIET_US	(3 * 1000000)			/* everything is committed then */
 
 unsigned int isd_debug_bits;
