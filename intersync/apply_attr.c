@@ -66,7 +66,7 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 	return TRUE;
 }
 
-/* What own records that the server has not seen will set anyhow stays. */
+/* What own records that the server has not seen, or that come later there, set anyhow stays. */
 static gboolean less_pending(IsdPull *p, IsdOp *op, const IsdObject *o, gboolean *ret_left,
 			     GError **error)
 {
@@ -77,7 +77,7 @@ static gboolean less_pending(IsdPull *p, IsdOp *op, const IsdObject *o, gboolean
 	guint32 valid = 0;
 
 	*ret_left = TRUE;
-	if (isd_apply_pending_content(p, o) && S_ISREG(o->attr.mode))
+	if (S_ISREG(o->attr.mode) && (isd_apply_pending_content(p, o) || o->cver > r->recno))
 		r->attr.valid &= ~KML_A_MTIME;
 	if (isd_push_is_pending(p->c, o->oid, o->laver) &&
 	    !isd_push_pending_attrs(p->c, o->oid, &valid, &xattrs, error))
