@@ -90,8 +90,11 @@ static gboolean try_mtime(IsdPull *p, struct kml_oid soid, struct kml_time t, gb
 		return FALSE;
 	if (found && !find_dir(p, &o, &n, &at, &st, &found, error))
 		return FALSE;
-	if (!found || (st.st_mtim.tv_sec == t.sec && st.st_mtim.tv_nsec == (long)t.nsec))
+	if (!found)
 		return TRUE;
+	if (st.st_mtim.tv_sec == t.sec && st.st_mtim.tv_nsec == (long)t.nsec)
+		return isd_time_equal(o.attr.mtime, t) ||
+		       isd_obj_set_mtime(p->c->state, o.id, t, error);
 	if (!isd_client_follow(p->c, TRUE, error))
 		return FALSE;
 	if (n.name)

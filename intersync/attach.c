@@ -637,6 +637,16 @@ static int attach_log_some(IsdClient *c, gint64 *after, GError **error)
 	return n == LOCAL_STEP;
 }
 
+gboolean isd_attach_log_unknown(IsdClient *c, GError **error)
+{
+	gint64 after = 0;
+	int more = 1;
+
+	while (more > 0)
+		more = attach_log_some(c, &after, error);
+	return more == 0;
+}
+
 static gboolean attach_local_step(gpointer data)
 {
 	IsdAttach *a = data;

@@ -66,8 +66,7 @@ static gboolean link_differs(int dirfd, const char *name, const IsdObject *o)
 	return n < 0 || (gsize) n != o->link_len || memcmp(text, o->link, n);
 }
 
-/* Extended attributes that replicas share. */
-static gboolean shared_xattr(const char *name)
+gboolean isd_tree_shares_xattr(const char *name)
 {
 	if (g_str_has_prefix(name, "trusted.intermezzo."))
 		return FALSE;
@@ -96,7 +95,7 @@ static int count_xattrs(const char *path)
 	list = g_malloc(n);
 	n = llistxattr(path, list, n);
 	for (char *p = list; n > 0 && p < list + n; p += strlen(p) + 1)
-		count += shared_xattr(p);
+		count += isd_tree_shares_xattr(p);
 	return count;
 }
 

@@ -244,6 +244,8 @@ gboolean isd_client_follow(IsdClient *c, gboolean sync, GError **error)
 	}
 	if (!isd_client_begin(c, error) || !isd_follow(c->core, NULL, error))
 		return FALSE;
+	if (c->core->met)
+		isd_client_log_grew(c->core);
 	if (c->core->applied != before && c->push)
 		isd_push_kick(c->push);
 	return TRUE;
@@ -566,13 +568,22 @@ void isd_client_sync(IsdCore *core, IsdSyncDone done, gpointer data)
 
 /* --- the role --- */
 
+/* What was met in the tree gets a record: the server may not have it any more. */
+static gboolean client_tell_met(IsdClient *c, GError **error)
+{
+	if (!c->core->met)
+		return TRUE;
+	c->core->met = FALSE;
+	return isd_attach_log_unknown(c, error);
+}
+
 static gboolean client_grown(gpointer data)
 {
 	IsdClient *c = data;
 	g_autoptr(GError) error = NULL;
 
 	c->grown = 0;
-	if (!isd_client_follow(c, FALSE, &error))
+	if (!isd_client_follow(c, FALSE, &error) || !client_tell_met(c, &error))
 		isd_client_fail(c, error);
 	else if (c->push)
 		isd_push_kick(c->push);

@@ -292,6 +292,8 @@ IsdAttach *isd_attach_start(IsdClient *c);
 void isd_attach_free(IsdAttach *a);
 /* want.c: nothing is left to fetch for now. */
 void isd_attach_wanted_done(IsdAttach *a);
+/* What is here alone and in no record gets one. */
+gboolean isd_attach_log_unknown(IsdClient *c, GError **error);
 
 /* --- pull.c --- */
 

@@ -28,6 +28,7 @@ typedef struct IsdCore {
 	struct klog	*log;		/* own log, for reading */
 	guint64		log_end, log_recno;	/* as GROWN said */
 	guint64		applied;	/* offset up to which state has the own log */
+	gboolean	met;		/* the state has rows of what no record is about */
 	struct IsdChannel *channel;
 	gpointer	role;		/* IsdServer or IsdClient, set by its start function */
 	void		(*log_grew)(struct IsdCore *core);	/* the role's */

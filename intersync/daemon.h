@@ -66,6 +66,12 @@ void isd_check_report(const IsdCheckCounts *n, JsonBuilder *b);
 int isd_tree_open_dir(int root_fd, const char *path);
 /* As a record has them, all valid. */
 void isd_tree_attrs_of(const struct stat *st, struct kml_attrs *ret);
+/* Of extended attributes: do replicas share it? */
+gboolean isd_tree_shares_xattr(const char *name);
+/*
+ * meet.c: what the record is about gets rows where the tree has it and the state does not.  A client's.
+ */
+gboolean isd_meet(IsdCore *core, const struct kml_record *r, GError **error);
 /* What the tree has for this object by one of the names that the state knows. */
 gboolean isd_tree_attrs(IsdCore *core, struct kml_oid oid, struct kml_attrs *ret,
 			gboolean *ret_found, GError **error);

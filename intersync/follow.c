@@ -5,6 +5,7 @@
  * the log has grown.
  */
 #include "daemon.h"
+#include "statedb.h"
 
 #include <errno.h>
 #include <sys/stat.h>
@@ -45,10 +46,26 @@ static gboolean resync(IsdCore *core, struct kml_record *r, GError **error)
 	return TRUE;
 }
 
+/* Has the state what the record is about? */
+static gboolean is_known(IsdCore *core, const struct kml_record *r, gboolean *ret, GError **error)
+{
+	gint64 parent = 1, tparent = 1;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found = TRUE;
+
+	if ((r->parent.ino && !isd_obj_dir_id(core->state, r->parent, &parent, error)) ||
+	    (r->tparent.ino && !isd_obj_dir_id(core->state, r->tparent, &tparent, error)) ||
+	    (!isd_makes(r->opcode) && !isd_state_by_oid(core->state, r->obj, &o, &found, error)))
+		return FALSE;
+	*ret = parent && tparent && found;
+	return TRUE;
+}
+
 /* 1: taken in; 0: there is no more up to seq; -1: error */
 static int one_record(IsdCore *core, guint64 seq, IsdRecordFunc each, GError **error)
 {
 	struct kml_record r;
+	gboolean known = TRUE;
 	guint64 at = core->applied;
 	uint64_t next;
 	int rc = klog_read(core->log, at, &r, &next);
@@ -61,7 +78,10 @@ static int one_record(IsdCore *core, guint64 seq, IsdRecordFunc each, GError **e
 		  kml_opcode_name(r.opcode) ? kml_opcode_name(r.opcode) : "?");
 	if (r.opcode == KML_RESYNC && !resync(core, &r, error))
 		return -1;
-	if (!isd_state_apply(core->state, &r, core->is_server, error))
+	if (!core->is_server && !is_known(core, &r, &known, error))
+		return -1;
+	if ((!known && !isd_meet(core, &r, error)) ||
+	    !isd_state_apply(core->state, &r, core->is_server, error))
 		return -1;
 	if (each && !each(core, &r, at, next, error))
 		return -1;
