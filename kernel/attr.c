@@ -128,7 +128,11 @@ static int set_size(struct dentry *dentry, struct iattr *attr, u32 valid)
 	struct izo_change change;
 	int err;
 
-	err = izo_session_change(inode, min(old, size), max(old, size) - min(old, size), &change);
+	if (size)
+		err = izo_session_change(inode, min(old, size), max(old, size) - min(old, size),
+					 &change);
+	else
+		err = izo_session_empty(inode, &change);
 	if (err)
 		return err;
 	err = set_logged(dentry, attr, valid);

@@ -559,8 +559,10 @@ static struct izo_op *move_begin(const struct move *m)
 	izo_op_target(op, m->tdir, m->new);
 	izo_op_object(op, d_inode(m->old));
 	izo_op_attr(op, d_inode(m->old), 0);
-	if (m->flags & RENAME_EXCHANGE)
+	if (m->flags & RENAME_EXCHANGE) {
 		op->r.flags |= KML_F_EXCHANGE;
+		op->exchanged = d_inode(m->new);
+	}
 	if (m->flags & RENAME_NOREPLACE)
 		op->r.flags |= KML_F_NOREPLACE;
 	if (op->reint)

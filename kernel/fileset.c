@@ -6,7 +6,9 @@
 #include "journal.h"
 
 #include <linux/crc32c.h>
+#include <linux/cred.h>
 #include <linux/file.h>
+#include <linux/magic.h>
 #include <linux/random.h>
 #include <linux/uuid.h>
 
@@ -84,6 +86,53 @@ int izo_meta_remove(struct izo_sb *sbi, struct dentry *dir, const char *name)
 		end_removing(d);
 	}
 	mnt_drop_write(sbi->lower_mnt);
+	return err;
+}
+
+/*
+ * A file that is written in place stays where it is, so that this needs no space.  (Only
+ * btrfs knows that, of files that are empty yet.)
+ */
+static void no_cow(struct izo_sb *sbi, struct dentry *d)
+{
+	const struct cred *old = override_creds(sbi->creds);
+	struct file_kattr fa;
+
+	if (mnt_want_write(sbi->lower_mnt) == 0) {
+		if (vfs_fileattr_get(d, &fa) == 0 && fa.flags_valid) {
+			fileattr_fill_flags(&fa, fa.flags | FS_NOCOW_FL);
+			(void)vfs_fileattr_set(&nop_mnt_idmap, d, &fa);
+		}
+		mnt_drop_write(sbi->lower_mnt);
+	}
+	revert_creds(old);
+}
+
+struct file *izo_meta_create(struct izo_sb *sbi, const char *name)
+{
+	struct dentry *d;
+	struct file *f;
+
+	izo_meta_remove(sbi, sbi->meta, name);
+	d = izo_meta_make(sbi, sbi->meta, name, S_IFREG);
+	if (IS_ERR(d))
+		return ERR_CAST(d);
+	if (d->d_sb->s_magic == BTRFS_SUPER_MAGIC)
+		no_cow(sbi, d);
+	f = izo_meta_open(sbi, d, O_RDWR);
+	dput(d);
+	return f;
+}
+
+int izo_meta_sync(struct izo_sb *sbi)
+{
+	struct file *f = izo_meta_open(sbi, sbi->meta, O_RDONLY | O_DIRECTORY);
+	int err;
+
+	if (IS_ERR(f))
+		return PTR_ERR(f);
+	err = vfs_fsync(f, 0);
+	fput(f);
 	return err;
 }
 

@@ -55,6 +55,10 @@ struct inode *izo_alloc_inode(struct super_block *sb)
 	ii->readers = 0;
 	ii->maps = 0;
 	ii->flushed = false;
+	ii->covered = 0;
+	ii->made = 0;
+	ii->children = 0;
+	ii->children_round = 0;
 	ii->setting = 0;
 	ii->closed_meanwhile = false;
 	return &ii->vfs_inode;

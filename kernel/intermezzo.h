@@ -105,6 +105,7 @@ struct izo_sb {
 	unsigned int		timeout;	/* REINT waits so many seconds for a writer */
 	/* MiB or seconds until a file that is held open gets a CLOSE; 0 never */
 	unsigned int		close_after, close_every;
+	unsigned int		checkpoint_every;	/* seconds, where there is a set */
 	const char		*fault;		/* where to fail, or NULL */
 	atomic_t		fault_left;
 	bool			dead;		/* it has */
@@ -128,6 +129,8 @@ void izo_kill_sb(struct super_block *sb);
 
 int izo_lower_mount(struct izo_sb *sbi, struct fs_context *fc);
 void izo_lower_unmount(struct izo_sb *sbi);
+/* A file of proc, by a mount of our own. */
+struct file *izo_proc_open(const char *name);
 
 /* journal.c and others, see journal.h: the log */
 
@@ -146,6 +149,10 @@ struct dentry *izo_meta_make(struct izo_sb *sbi, struct dentry *dir, const char 
 int izo_meta_remove(struct izo_sb *sbi, struct dentry *dir, const char *name);
 int izo_meta_rename(struct izo_sb *sbi, struct dentry *dir, const char *from, const char *to);
 struct file *izo_meta_open(struct izo_sb *sbi, struct dentry *d, int flags);
+/* A new file, in place of one that may be there; what is written is where it stays. */
+struct file *izo_meta_create(struct izo_sb *sbi, const char *name);
+/* Names in the directory of the fileset are durable. */
+int izo_meta_sync(struct izo_sb *sbi);
 
 /* inode.c */
 
@@ -164,6 +171,9 @@ struct izo_inode {
 	unsigned int	maps;		/* shared mappings that can be written to */
 	bool		flushed;	/* a descriptor was closed since the last write() */
 	struct list_head dirty;		/* in sbi->dirty; the inode is counted then */
+	/* changing.c: rounds in which it is known to be covered, or was made */
+	u32		covered, made;
+	u32		children, children_round;
 	unsigned int	setting;	/* its times are being set */
 	bool		closed_meanwhile;
 	struct inode	vfs_inode;
@@ -274,6 +284,8 @@ void izo_session_release(struct inode *inode, bool write, struct dentry *dentry)
 void izo_session_flushed(struct inode *inode);
 /* Before bytes of content change.  On an error they must not change. */
 int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change);
+/* The same, before all content goes. */
+int izo_session_empty(struct inode *inode, struct izo_change *ret_change);
 /* Afterwards, also if it failed; result is -errno then. */
 void izo_session_changed(struct inode *inode, const struct izo_change *change,
 			 struct dentry *dentry, long result);

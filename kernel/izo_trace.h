@@ -57,49 +57,36 @@ DEFINE_EVENT(izo_op_class, izo_op_begin, TP_PROTO(const struct izo_op *op), TP_A
 DEFINE_EVENT(izo_op_class, izo_op_done, TP_PROTO(const struct izo_op *op), TP_ARGS(op));
 DEFINE_EVENT(izo_op_class, izo_op_abort, TP_PROTO(const struct izo_op *op), TP_ARGS(op));
 
-TRACE_EVENT(izo_kml_append,
-	TP_PROTO(const struct izo_journal *j, u64 recno, size_t bytes, int error),
-	TP_ARGS(j, recno, bytes, error),
+/* Something happened to a log from one position to another, up to a record. */
+DECLARE_EVENT_CLASS(izo_log_class,
+	TP_PROTO(const struct izo_journal *j, u64 from, u64 to, u64 recno, int error),
+	TP_ARGS(j, from, to, recno, error),
 	TP_STRUCT__entry(
 		__field(dev_t, dev)
-		__field(u64, end)
+		__field(u64, from)
+		__field(u64, to)
 		__field(u64, recno)
-		__field(size_t, bytes)
 		__field(int, error)
 	),
 	TP_fast_assign(
 		__entry->dev = j->sbi->sb->s_dev;
-		__entry->end = j->end;
+		__entry->from = from;
+		__entry->to = to;
 		__entry->recno = recno;
-		__entry->bytes = bytes;
 		__entry->error = error;
 	),
-	TP_printk("dev %d:%d at %llu: %zu bytes, up to record %llu, error %d",
-		  MAJOR(__entry->dev), MINOR(__entry->dev), __entry->end, __entry->bytes,
-		  __entry->recno, __entry->error)
+	TP_printk("dev %d:%d %llu to %llu, record %llu, error %d", MAJOR(__entry->dev),
+		  MINOR(__entry->dev), __entry->from, __entry->to, __entry->recno, __entry->error)
 );
 
-TRACE_EVENT(izo_lml_flush,
-	TP_PROTO(const struct izo_journal *j, u64 tail, int error),
-	TP_ARGS(j, tail, error),
-	TP_STRUCT__entry(
-		__field(dev_t, dev)
-		__field(u64, head)
-		__field(u64, tail)
-		__field(u64, durable)
-		__field(int, error)
-	),
-	TP_fast_assign(
-		__entry->dev = j->sbi->sb->s_dev;
-		__entry->head = j->head;
-		__entry->tail = tail;
-		__entry->durable = j->durable_recno;
-		__entry->error = error;
-	),
-	TP_printk("dev %d:%d ring %llu to %llu, durable up to record %llu, error %d",
-		  MAJOR(__entry->dev), MINOR(__entry->dev), __entry->tail, __entry->head,
-		  __entry->durable, __entry->error)
-);
+#define IZO_LOG_EVENT(name)								\
+	DEFINE_EVENT(izo_log_class, name,						\
+		TP_PROTO(const struct izo_journal *j, u64 from, u64 to, u64 recno, int error), \
+		TP_ARGS(j, from, to, recno, error))
+
+IZO_LOG_EVENT(izo_kml_append);	/* to the KML */
+IZO_LOG_EVENT(izo_lml_flush);	/* what is left of the ring; the KML is durable up to the record */
+IZO_LOG_EVENT(izo_checkpoint);	/* the tree has all of the KML now */
 
 TRACE_EVENT(izo_recover,
 	TP_PROTO(const struct izo_journal *j, int error),

@@ -143,32 +143,14 @@ static const struct izo_lml_ops izo_lml_jbd2_ops = {
 
 /* Finding the journal */
 
-static struct vfsmount *mount_proc(void)
+static journal_t *journal_of(struct super_block *lsb)
 {
-	struct file_system_type *type = get_fs_type("proc");
-	struct fs_context *fc;
-	struct vfsmount *mnt;
-
-	if (!type)
-		return ERR_PTR(-ENODEV);
-	fc = fs_context_for_mount(type, SB_KERNMOUNT);
-	module_put(type->owner);
-	if (IS_ERR(fc))
-		return ERR_CAST(fc);
-	mnt = fc_mount(fc);
-	put_fs_context(fc);
-	return mnt;
-}
-
-static journal_t *journal_in(struct vfsmount *proc, struct super_block *lsb)
-{
-	const struct path root = { .mnt = proc, .dentry = proc->mnt_root };
 	char name[96];
 	journal_t *journal;
 	struct file *f;
 
 	snprintf(name, sizeof(name), "fs/jbd2/%pg-8/info", lsb->s_bdev);
-	f = file_open_root(&root, name, O_RDONLY, 0);
+	f = izo_proc_open(name);
 	if (IS_ERR(f))
 		return NULL;
 	journal = pde_data(file_inode(f));
@@ -179,13 +161,8 @@ static journal_t *journal_in(struct vfsmount *proc, struct super_block *lsb)
 /* The journal of an ext4 that is ours alone; NULL where things are not as they should be. */
 static journal_t *find_journal(struct super_block *lsb)
 {
-	struct vfsmount *proc = mount_proc();
-	journal_t *journal;
+	journal_t *journal = journal_of(lsb);
 
-	if (IS_ERR(proc))
-		return NULL;
-	journal = journal_in(proc, lsb);
-	mntput(proc);
 	if (!journal || journal->j_private != lsb || journal->j_fs_dev != lsb->s_bdev)
 		return NULL;
 	/* these commits would not have our blocks in them */

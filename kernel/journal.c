@@ -2,7 +2,7 @@
 /*
  * The journal's two threads, the KML's space, and starting and stopping it all.
  */
-#include "journal.h"
+#include "changing.h"
 #include "izo_trace.h"
 
 #include <linux/falloc.h>
@@ -20,15 +20,17 @@
 #define RETRY_MSEC	500
 
 /* The lock is held when this is called and when it returns. */
-long izo_wait(struct izo_journal *j, wait_queue_head_t *wq, unsigned int state, long timeout)
+long izo_wait_on(struct mutex *lock, wait_queue_head_t *wq, unsigned int state, long timeout)
 {
 	DEFINE_WAIT(wait);
 
 	prepare_to_wait(wq, &wait, state);
-	mutex_unlock(&j->lock);
-	timeout = schedule_timeout(timeout);
+	mutex_unlock(lock);
+	/* who stops a thread does not hold the lock when it wakes it */
+	if (state != TASK_IDLE || !kthread_should_stop())
+		timeout = schedule_timeout(timeout);
 	finish_wait(wq, &wait);
-	mutex_lock(&j->lock);
+	mutex_lock(lock);
 	return timeout;
 }
 
@@ -157,7 +159,7 @@ static int batch_write(struct izo_journal *j, const struct batch *b)
 {
 	int err = b->len ? izo_pwrite(j->kml, b->buf, b->len, j->end) : 0;
 
-	trace_izo_kml_append(j, b->recno, b->len, err);
+	trace_izo_kml_append(j, j->end, j->end + b->len, b->recno, err);
 	if (err && !j->error)
 		pr_err_ratelimited("%s: cannot append to the kml: error %d; trying again\n",
 				   j->sbi->params.fileset, err);
@@ -180,6 +182,7 @@ static void batch_commit(struct izo_journal *j, const struct batch *b)
 	if (first)
 		wake_up(&j->flush);
 	wake_up_all(&j->space);
+	izo_changing_grown(j);
 }
 
 /* Append what is finished.  Called with the lock held, gives it up meanwhile. */
@@ -250,7 +253,8 @@ static int worker(void *arg)
 /*
  * A CLOSE can be durable before the content that it tells of.  After a crash
  * all that was closed since the last time the content was seen to is logged again, so it is
- * seen to now and then; most of it is on disk by then.  Called with the lock held.
+ * seen to now and then; most of it is on disk by then.  (Where there is a set of what is being
+ * changed its checkpoints do that.)  Called with the lock held.
  */
 static void sync_data(struct izo_journal *j)
 {
@@ -258,7 +262,7 @@ static void sync_data(struct izo_journal *j)
 	const u64 end = j->end, recno = j->recno;
 	int err;
 
-	if (end == j->data_end || time_before(jiffies, j->data_synced + DATA_SEC * HZ))
+	if (j->changing || end == j->data_end || time_before(jiffies, j->data_synced + DATA_SEC * HZ))
 		return;
 	mutex_unlock(&j->lock);
 	err = -EAGAIN;
@@ -311,7 +315,7 @@ static int flush(struct izo_journal *j)
 	j->flushing = true;
 	j->flush_now = false;
 	err = flush_once(j);
-	trace_izo_lml_flush(j, j->tail, err);
+	trace_izo_lml_flush(j, j->tail, j->head, j->durable_recno, err);
 	izo_debug(IZO_D_JOURNAL, "%s: the log is durable up to record %llu, error %d\n",
 		  j->sbi->params.fileset, j->durable_recno, err);
 	if (err && !j->flush_error)
@@ -537,19 +541,27 @@ int izo_journal_open(struct izo_sb *sbi, struct fs_context *fc)
 		err = izo_lml_open(j, fc);
 	if (err)
 		return err;
+	err = izo_changing_open(j, fc);
+	if (err)
+		return err;
 	err = izo_recover(j);
 	if (err) {
 		errorfc(fc, "its log cannot be recovered: error %d", err);
 		return err;
 	}
 	err = izo_openw_init(j);
-	return err ?: start_threads(j);
+	if (!err)
+		err = start_threads(j);
+	return err ?: izo_changing_start(j);
 }
 
 /* Nothing is in flight any more: leave a clean, durable log. */
 static void stop_threads(struct izo_journal *j)
 {
+	int err;
+
 	izo_journal_drain(j);
+	err = izo_changing_stop(j);
 	if (j->worker)
 		kthread_stop(j->worker);
 	if (!j->flusher)
@@ -561,7 +573,7 @@ static void stop_threads(struct izo_journal *j)
 		return;
 	}
 	mutex_lock(&j->lock);
-	if (flush(j) == 0 && j->tail == j->head && j->n_free + j->n_closed == j->n_openw) {
+	if (flush(j) == 0 && !err && j->tail == j->head && j->n_free + j->n_closed == j->n_openw) {
 		mutex_unlock(&j->lock);
 		if (!izo_lml_state_put(j, j->tail, LML_S_CLEAN))
 			(void)j->ops->flush(j, j->tail);
@@ -579,6 +591,7 @@ void izo_journal_close(struct izo_sb *sbi)
 		return;
 	stop_threads(j);
 	izo_openw_exit(j);
+	izo_changing_close(j);
 	izo_lml_close(j);
 	if (j->last_rcvd)
 		fput(j->last_rcvd);

@@ -30,6 +30,7 @@
 #define IZO_CLOSE_ROOM	6144		/* bytes of the KML that a CLOSE may take */
 
 struct izo_journal;
+struct izo_changing;
 
 /* A transaction of the back end, and a place for its answer. */
 struct izo_trans {
@@ -63,6 +64,8 @@ struct izo_recovery_counts {
 	u64	closed;		/* objects closed since content was seen to be on disk */
 	u64	looked;		/* names and handles looked up in the tree */
 	u64	records;	/* appended */
+	u64	members;	/* of the set of what was being changed */
+	u64	below;		/* directories below those */
 };
 
 struct izo_journal {
@@ -113,6 +116,7 @@ struct izo_journal {
 	/* where the worker leaves record numbers of the REINT batch in progress */
 	u64			*reint_recnos;
 	struct izo_recovery_counts recovered;
+	struct izo_changing	*changing;	/* or NULL: changing.c */
 };
 
 /* journal.c */
@@ -138,8 +142,17 @@ void izo_journal_end(struct izo_journal *j, u64 *ret_offset, u64 *ret_recno);
 int izo_kml_reserve(struct izo_journal *j, u64 bytes, bool frees);
 void izo_kml_unreserve(struct izo_journal *j, u64 bytes);
 void izo_request_flush(struct izo_journal *j);
-/* Wait for wq, giving up the lock meanwhile; timeout in jiffies. */
-long izo_wait(struct izo_journal *j, wait_queue_head_t *wq, unsigned int state, long timeout);
+/*
+ * Wait for wq, giving up the lock meanwhile; timeout in jiffies.  TASK_IDLE is for threads of
+ * ours: not once they are to stop.
+ */
+long izo_wait_on(struct mutex *lock, wait_queue_head_t *wq, unsigned int state, long timeout);
+
+static inline long izo_wait(struct izo_journal *j, wait_queue_head_t *wq, unsigned int state,
+			    long timeout)
+{
+	return izo_wait_on(&j->lock, wq, state, timeout);
+}
 
 /* Nothing gets better by waiting.  Called with the lock held. */
 static inline int izo_journal_error(const struct izo_journal *j)
@@ -198,6 +211,11 @@ struct izo_op {
 	struct izo_journal	*j;
 	/* upper ones; their handles go into the intent */
 	struct inode		*parent, *tparent, *obj;
+	/* what changing.c has to know besides: */
+	struct inode		*exchanged;	/* with obj */
+	struct dentry		**also;		/* directories whose names change, too */
+	unsigned int		n_also;
+	u32			round;
 	size_t			extra;		/* what the record may still grow */
 	bool			nolog;		/* below .intermezzo, or no name any more */
 	bool			prepaid;	/* the KML's space was reserved before */
@@ -282,6 +300,9 @@ int izo_pwrite(struct file *f, const void *buf, size_t len, u64 off);
  */
 int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logged,
 		     void (*fn)(const struct kml_record *r, void *data), void *data);
+/* fn sees each record from offset on, as far as there are whole ones. */
+int izo_kml_each(struct izo_journal *j, u64 offset,
+		 void (*fn)(const struct kml_record *r, void *data), void *data);
 int izo_kml_punch(struct izo_journal *j, u64 offset, u64 recno);
 
 /* recover.c */

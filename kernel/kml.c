@@ -188,6 +188,28 @@ int izo_kml_find_end(struct izo_journal *j, u64 offset, u64 recno, u64 *ret_logg
 	return err;
 }
 
+int izo_kml_each(struct izo_journal *j, u64 offset,
+		 void (*fn)(const struct kml_record *r, void *data), void *data)
+{
+	void *buf = kvmalloc(KML_REC_MAX, GFP_KERNEL);
+	struct kml_record r;
+	ssize_t n = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	offset = max(offset, j->first_offset);
+	while (offset < j->end && (n = record_at(j, buf, offset, &r)) > 0) {
+		fn(&r, data);
+		offset += n;
+		cond_resched();
+	}
+	kvfree(buf);
+	if (n < 0)
+		return n;
+	/* a position that is not one of this log */
+	return offset == j->end ? 0 : -EBADMSG;
+}
+
 /* Giving back the front */
 
 /* Does record recno end at offset? */

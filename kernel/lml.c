@@ -196,16 +196,9 @@ static int alloc_image(struct izo_journal *j, size_t size)
  */
 static int make_file(struct izo_journal *j)
 {
-	struct dentry *d;
-	struct file *f;
+	struct file *f = izo_meta_create(j->sbi, "lml.new");
 	int err;
 
-	izo_meta_remove(j->sbi, j->sbi->meta, "lml.new");
-	d = izo_meta_make(j->sbi, j->sbi->meta, "lml.new", S_IFREG);
-	if (IS_ERR(d))
-		return PTR_ERR(d);
-	f = izo_meta_open(j->sbi, d, O_RDWR);
-	dput(d);
 	if (IS_ERR(f))
 		return PTR_ERR(f);
 	j->lml = f;

@@ -3,7 +3,7 @@
  * One operation and its record: who does what where, the intent in the LML
  * before, the completed record after.
  */
-#include "journal.h"
+#include "changing.h"
 #include "izo_trace.h"
 #include "reint.h"
 
@@ -223,6 +223,7 @@ struct izo_op *izo_op_inode(struct inode *inode, unsigned int opcode, struct den
 
 void izo_op_free(struct izo_op *op)
 {
+	izo_changing_leave(op->j, op->round);
 	if (op->has_snap)
 		release_dentry_name_snapshot(&op->snap);
 	dput(op->named_parent);
@@ -445,7 +446,9 @@ static int begin_logged(struct izo_op *op)
 	if (op->nolog)
 		op->room = 0;
 	len = entry_len(intent + op->room);
-	err = promise(op, len, op->room);
+	err = izo_changing_op(op);
+	if (!err)
+		err = promise(op, len, op->room);
 	if (!err)
 		err = begin(op, len, intent);
 	trace_izo_op_begin(op);
@@ -527,6 +530,7 @@ void izo_op_done(struct izo_op *op)
 			tell(op, "done", 0);
 		izo_fault(op->j->sbi, "after-op");
 		finish(op, LML_E_DONE, op->nolog ? 0 : put_record(op));
+		izo_changing_made(op);
 	}
 	izo_op_free(op);
 }

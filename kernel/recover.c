@@ -11,7 +11,8 @@
  *
  * Whatever the LML holds is checked before it is believed.
  */
-#include "reint.h"
+#include "recover.h"
+#include "changing.h"
 #include "izo_trace.h"
 
 #include <linux/exportfs.h>
@@ -24,49 +25,70 @@
 /* After a crash sequence numbers go on far behind those that may be around. */
 #define SEQ_JUMP	SZ_1M
 
-struct recovery {
-	struct izo_journal	*j;
-	void			*buf;		/* of one record */
-	/* objects whose content may not be what the log says */
-	struct kml_oid		*closed;
-	size_t			n_closed, max_closed;
-	bool			no_memory;
-};
+/* Objects that get a record of their own in the end */
 
-/*
- * Content that was closed, but may not have been on disk (see sync_data()): what is
- * there now is logged once more.
- */
-
-static void note_closed(const struct kml_record *r, void *data)
+void izo_recover_note(struct recovery *rec, const struct kml_oid *oid)
 {
-	struct recovery *rec = data;
-	struct kml_oid *more;
+	struct kml_oid *more, *last = rec->objects + rec->n_objects - 1;
 	size_t max;
 
-	if (r->opcode != KML_CLOSE)
+	if (!oid->ino)
 		return;
-	/* the number may be another object's by now */
-	if (rec->n_closed && rec->closed[rec->n_closed - 1].ino == r->obj.ino &&
-	    rec->closed[rec->n_closed - 1].gen == r->obj.gen)
+	if (rec->n_objects && last->ino == oid->ino && last->gen == oid->gen)
 		return;
-	if (rec->n_closed == rec->max_closed) {
-		max = 2 * rec->max_closed + 256;
+	if (rec->n_objects == rec->max_objects) {
+		max = 2 * rec->max_objects + 256;
 		more = kvmalloc_array(max, sizeof(*more), GFP_KERNEL);
 		if (!more) {
 			rec->no_memory = true;
 			return;
 		}
-		memcpy(more, rec->closed, rec->n_closed * sizeof(*more));
-		kvfree(rec->closed);
-		rec->closed = more;
-		rec->max_closed = max;
+		memcpy(more, rec->objects, rec->n_objects * sizeof(*more));
+		kvfree(rec->objects);
+		rec->objects = more;
+		rec->max_objects = max;
 	}
-	rec->closed[rec->n_closed++] = r->obj;
+	rec->objects[rec->n_objects++] = *oid;
 }
 
-/* Append one record; recno and end follow. */
-static int append(struct recovery *rec, struct kml_record *r, u64 seq)
+static int by_number(const void *a, const void *b)
+{
+	const struct kml_oid *x = a, *y = b;
+
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->gen < y->gen ? -1 : x->gen > y->gen;
+}
+
+int izo_recover_each(struct recovery *rec,
+		     int (*fn)(struct recovery *rec, const struct kml_oid *oid))
+{
+	int err = rec->no_memory ? -ENOMEM : 0;
+	size_t k;
+
+	sort(rec->objects, rec->n_objects, sizeof(*rec->objects), by_number, NULL);
+	for (k = 0; k < rec->n_objects && !err; k++)
+		if (!k || by_number(&rec->objects[k], &rec->objects[k - 1]) != 0)
+			err = fn(rec, &rec->objects[k]);
+	return err;
+}
+
+/*
+ * Content that was closed, but may not have been on disk (see sync_data()): what is
+ * there now is logged once more.
+ */
+static void note_closed(const struct kml_record *r, void *data)
+{
+	/* the number may be another object's by now */
+	if (r->opcode == KML_CLOSE)
+		izo_recover_note(data, &r->obj);
+}
+
+static void note_nothing(const struct kml_record *r, void *data)
+{
+}
+
+int izo_recover_append(struct recovery *rec, struct kml_record *r, u64 seq)
 {
 	struct izo_journal *j = rec->j;
 	ssize_t n;
@@ -97,8 +119,7 @@ static bool is_object(const struct dentry *d, const struct kml_oid *oid)
 	       d_inode(d)->i_generation == oid->gen;
 }
 
-/* The object by its handle, counted; NULL if it is not there. */
-static struct dentry *open_object(struct recovery *rec, const struct lml_handle *h,
+struct dentry *izo_recover_object(struct recovery *rec, const struct lml_handle *h,
 				  const struct kml_oid *oid)
 {
 	struct izo_sb *sbi = rec->j->sbi;
@@ -149,9 +170,9 @@ static void flight_get(struct flight *f)
 {
 	const struct kml_record *r = &f->r;
 
-	f->dir = open_object(f->rec, &f->e->handles[0], &r->parent);
-	f->tdir = open_object(f->rec, &f->e->handles[1], &r->tparent);
-	f->obj = open_object(f->rec, &f->e->handles[2], &r->obj);
+	f->dir = izo_recover_object(f->rec, &f->e->handles[0], &r->parent);
+	f->tdir = izo_recover_object(f->rec, &f->e->handles[1], &r->tparent);
+	f->obj = izo_recover_object(f->rec, &f->e->handles[2], &r->obj);
 	if (f->obj || !r->obj.ino)
 		return;
 	f->obj = name_in(f->rec, f->dir, &r->name);
@@ -207,7 +228,7 @@ static int log_flight(struct flight *f)
 	if (f->flags & LML_F_NOLOG)
 		return 0;
 	f->r.flags |= KML_F_RECOVERED;
-	return append(f->rec, &f->r, le64_to_cpu(f->e->seq));
+	return izo_recover_append(f->rec, &f->r, le64_to_cpu(f->e->seq));
 }
 
 /* Each operation: 0 or -errno */
@@ -453,18 +474,25 @@ static int in_flight(struct recovery *rec, struct lml_entry *e, u32 len)
 	return err;
 }
 
-static int completed(struct recovery *rec, struct lml_entry *e, u32 len)
+/* Its record, if record_len says that there is one; false: torn. */
+static bool record_of(struct lml_entry *e, u32 len, struct kml_record *ret_r)
 {
 	const u32 intent = le32_to_cpu(e->intent_len), n = le32_to_cpu(e->record_len);
+
+	return n == 0 || (intent <= len - sizeof(*e) && n <= len - sizeof(*e) - intent &&
+			  kml_decode(izo_entry_intent(e) + intent, n, ret_r) == n);
+}
+
+static int completed(struct recovery *rec, struct lml_entry *e, u32 len)
+{
 	struct kml_record r;
 
-	if (n == 0)
-		return 0;
-	if (intent > len - sizeof(*e) || n > len - sizeof(*e) - intent ||
-	    kml_decode(izo_entry_intent(e) + intent, n, &r) != n)
+	if (!record_of(e, len, &r))
 		return in_flight(rec, e, len);	/* a torn page: as if it were in flight */
+	if (!e->record_len)
+		return 0;
 	note_closed(&r, rec);
-	return append(rec, &r, le64_to_cpu(e->seq));
+	return izo_recover_append(rec, &r, le64_to_cpu(e->seq));
 }
 
 /* The entry at pos if it is the one due: its length, else 0. */
@@ -479,24 +507,73 @@ static u32 entry_at(struct izo_journal *j, u64 pos, u64 seq)
 	return len;
 }
 
-static int replay_ring(struct recovery *rec, u64 pos, u64 seq, u64 logged)
+static int replay_entry(struct recovery *rec, struct lml_entry *e, u32 len)
+{
+	switch (izo_entry_state(e)) {
+	case LML_E_DONE:
+		return completed(rec, e, len);
+	case LML_E_INTENT:
+		return in_flight(rec, e, len);
+	default:
+		return 0;
+	}
+}
+
+/*
+ * After the machine stopped the pages of a ring that is not in a journal are of
+ * different ages: an entry that seems to be in flight may be done, and what depends on
+ * it may follow.  So the log ends before the first one that is not finished; look.c
+ * sees to all else.
+ */
+static bool ends_log(struct lml_entry *e, u32 len)
+{
+	struct kml_record r;
+
+	switch (izo_entry_state(e)) {
+	case LML_E_DONE:
+		return !record_of(e, len, &r);
+	case LML_E_RESERVED:
+	case LML_E_INTENT:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Then only a peer's change that may be half made is completed or undone, unlogged:
+ * there is one at a time, so no other one is behind it.
+ */
+static void redo_last(struct recovery *rec, struct lml_entry *e)
+{
+	if (!e || izo_entry_state(e) != LML_E_INTENT)
+		return;
+	e->flags |= cpu_to_le32(LML_F_NOLOG);
+	(void)in_flight(rec, e, le32_to_cpu(e->len));
+}
+
+static int replay_ring(struct recovery *rec, u64 pos, u64 seq, u64 logged, bool stopped)
 {
 	struct izo_journal *j = rec->j;
+	struct lml_entry *e, *last = NULL;
 	const u64 start = pos;
+	bool ended = false;
 	u32 len;
 	int err = 0;
 
 	while (!err && pos - start < j->ring_size && (len = entry_at(j, pos, seq)) != 0) {
-		struct lml_entry *e = izo_ring_entry(j, pos);
-
+		e = izo_ring_entry(j, pos);
 		j->recovered.entries++;
-		if (seq > logged && izo_entry_state(e) == LML_E_DONE)
-			err = completed(rec, e, len);
-		else if (seq > logged && izo_entry_state(e) == LML_E_INTENT)
-			err = in_flight(rec, e, len);
+		ended |= stopped && seq > logged && ends_log(e, len);
+		if (seq > logged && !ended)
+			err = replay_entry(rec, e, len);
+		if (le32_to_cpu(e->flags) & LML_F_REINT)
+			last = e;
 		pos += len;
 		seq++;
 	}
+	if (!err && ended)
+		redo_last(rec, last);
 	j->head = pos;
 	j->next_seq = seq;
 	return err;
@@ -521,18 +598,18 @@ static int close_record(struct recovery *rec, const struct lml_openw *o, u64 seq
 
 	ktime_get_real_ts64(&now);
 	izo_time_of(&r.time, &now);
-	d = open_object(rec, &o->handle, &r.obj);
+	d = izo_recover_object(rec, &o->handle, &r.obj);
 	if (!d && o->handle.len)
 		return 0;
 	if (!d) {
 		/* there are no handles here: someone has to look */
 		r.opcode = KML_RESYNC;
-		return append(rec, &r, seq);
+		return izo_recover_append(rec, &r, seq);
 	}
 	if (d_inode(d)->i_nlink) {
 		put_attr(&r, d);
 		r.attr.valid = KML_A_SIZE | KML_A_MTIME;
-		err = append(rec, &r, seq);
+		err = izo_recover_append(rec, &r, seq);
 	}
 	dput(d);
 	return err;
@@ -590,50 +667,28 @@ static bool make_handle(struct recovery *rec, const struct kml_oid *oid, struct 
 	return true;
 }
 
-static int by_number(const void *a, const void *b)
+static int log_closed(struct recovery *rec, const struct kml_oid *oid)
 {
-	const struct kml_oid *x = a, *y = b;
+	struct lml_openw o = {
+		.ino = cpu_to_le64(oid->ino),
+		.gen = cpu_to_le32(oid->gen),
+	};
 
-	if (x->ino != y->ino)
-		return x->ino < y->ino ? -1 : 1;
-	return x->gen < y->gen ? -1 : x->gen > y->gen;
-}
-
-static int log_closed(struct recovery *rec)
-{
-	struct lml_openw o;
-	size_t k;
-	int err = rec->no_memory ? -ENOMEM : 0;
-
-	sort(rec->closed, rec->n_closed, sizeof(*rec->closed), by_number, NULL);
-	for (k = 0; k < rec->n_closed && !err; k++) {
-		const struct kml_oid *oid = &rec->closed[k];
-
-		if (k && by_number(oid, oid - 1) == 0)
-			continue;
-		rec->j->recovered.closed++;
-		memset(&o, 0, sizeof(o));
-		o.ino = cpu_to_le64(oid->ino);
-		o.gen = cpu_to_le32(oid->gen);
-		if (make_handle(rec, oid, &o.handle))
-			err = close_record(rec, &o, rec->j->next_seq++);
-	}
-	return err;
+	rec->j->recovered.closed++;
+	return make_handle(rec, oid, &o.handle) ? close_record(rec, &o, rec->j->next_seq++) : 0;
 }
 
 /* All of it */
 
-static int find_end(struct recovery *rec, const struct lml_state *s, u64 *ret_logged)
+static int find_end(struct recovery *rec, const struct lml_state *s, u64 *ret_logged, bool stopped)
 {
 	struct izo_journal *j = rec->j;
 	const loff_t size = i_size_read(file_inode(j->kml));
 	int err;
 
-	if (s)
-		err = izo_kml_find_end(j, le64_to_cpu(s->kml_offset), le64_to_cpu(s->kml_recno),
-				       ret_logged, note_closed, rec);
-	else
-		err = izo_kml_find_end(j, 0, 0, ret_logged, note_closed, rec);
+	err = izo_kml_find_end(j, s ? le64_to_cpu(s->kml_offset) : 0,
+			       s ? le64_to_cpu(s->kml_recno) : 0, ret_logged,
+			       stopped ? note_nothing : note_closed, rec);
 	/* what is behind the last whole record was never complete */
 	if (!err && size > j->end)
 		err = vfs_truncate(&j->kml->f_path, j->end);
@@ -666,10 +721,13 @@ static int start_anew(struct izo_journal *j, bool clean)
 	j->data_recno = j->recno;
 	j->data_synced = jiffies;
 	err = izo_lml_state_put(j, j->tail, 0);
-	return err ?: j->ops->flush(j, j->tail);
+	if (!err)
+		err = j->ops->flush(j, j->tail);
+	/* last: until then it says that the ring cannot be trusted */
+	return err ?: izo_changing_begin(j);
 }
 
-static int replay(struct recovery *rec, const struct lml_state *s, u64 logged)
+static int replay(struct recovery *rec, const struct lml_state *s, u64 logged, bool stopped)
 {
 	struct izo_journal *j = rec->j;
 	int err;
@@ -677,10 +735,17 @@ static int replay(struct recovery *rec, const struct lml_state *s, u64 logged)
 	j->serial = le64_to_cpu(s->serial);
 	if (le64_to_cpu(s->tail) % LML_ALIGN)
 		return -EBADMSG;
-	err = replay_ring(rec, le64_to_cpu(s->tail), le64_to_cpu(s->seq), logged);
+	err = replay_ring(rec, le64_to_cpu(s->tail), le64_to_cpu(s->seq), logged, stopped);
 	if (j->next_seq <= logged)
 		j->next_seq = logged + 1;
-	return err ?: replay_openw(rec, j->next_seq);
+	if (err)
+		return err;
+	if (stopped) {
+		/* content that was closed is among what is looked at */
+		rec->n_objects = 0;
+		return izo_look_all(rec);
+	}
+	return replay_openw(rec, j->next_seq);
 }
 
 int izo_recover(struct izo_journal *j)
@@ -689,22 +754,23 @@ int izo_recover(struct izo_journal *j)
 	struct lml_state s;
 	const bool have = lml_state_get(j->header, &s);
 	const bool clean = !have || le32_to_cpu(s.flags) & LML_S_CLEAN;
+	const bool stopped = !clean && izo_changing_stopped(j);
 	u64 logged = 0;
 	int err;
 
 	rec.buf = kvmalloc(KML_REC_MAX, GFP_KERNEL);
 	if (!rec.buf)
 		return -ENOMEM;
-	err = find_end(&rec, have ? &s : NULL, &logged);
+	err = find_end(&rec, have ? &s : NULL, &logged, stopped);
 	if (!err && have)
-		err = replay(&rec, &s, logged);
-	if (!err && !clean)
-		err = log_closed(&rec);
+		err = replay(&rec, &s, logged, stopped);
+	if (!err && !clean && !stopped)
+		err = izo_recover_each(&rec, log_closed);
 	if (j->next_seq <= logged)
 		j->next_seq = logged + 1;
 	if (!err)
 		err = start_anew(j, clean);
-	kvfree(rec.closed);
+	kvfree(rec.objects);
 	kvfree(rec.buf);
 	trace_izo_recover(j, err);
 	if (!err && !clean)

@@ -92,6 +92,10 @@ int izo_reint_do(struct izo_reint_entry_run *e);
 int izo_reint_finish(struct izo_reint_entry_run *e, struct inode *dir, struct dentry *old,
 		     struct inode *tdir, struct dentry *new);
 
+/* reint_there.c: it is so already, and is only logged */
+
+int izo_reint_there(struct izo_reint_entry_run *e);
+
 /* reint_data.c */
 
 int izo_write_data(struct izo_sb *sbi, struct dentry *lower, const struct kml_str *data);

@@ -297,6 +297,8 @@ static int replace_locked(struct izo_reint_entry_run *e, struct aliases *s, stru
 	op->r.aliases = e->r.aliases;
 	op->r.aliases_len = e->r.aliases_len;
 	op->redo = true;
+	op->also = s->locked;
+	op->n_also = s->n_locked;
 	err = izo_op_begin(op);
 	if (err) {
 		izo_op_free(op);

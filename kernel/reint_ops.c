@@ -793,6 +793,8 @@ static int do_close(struct izo_reint_entry_run *e)
 
 int izo_reint_do(struct izo_reint_entry_run *e)
 {
+	if (e->flags & IZO_RE_THERE)
+		return izo_reint_there(e);
 	switch (e->r.opcode) {
 	case KML_CREATE:
 	case KML_MKDIR:

@@ -11,7 +11,7 @@
  * An inode whose session is dirty is on the superblock's list and counted.
  * Its lock is taken below i_rwsem and below mmap_lock; inside it the journal is waited for.
  */
-#include "journal.h"
+#include "changing.h"
 #include "izo_trace.h"
 #include "reint.h"
 
@@ -344,11 +344,17 @@ static bool due(const struct izo_sb *sbi, const struct izo_session *s)
 	return (bytes && s->bytes >= bytes) || (seconds && jiffies - s->since >= seconds * HZ);
 }
 
-static int begin(struct inode *inode, struct izo_session *s)
+static int begin(struct inode *inode, struct izo_session *s, bool emptied)
 {
-	int slot = izo_openw_begin(journal_of(inode), inode,
-				   i_size_read(izo_lower_inode(inode)));
+	struct izo_journal *j = journal_of(inode);
+	u32 round;
+	int slot, err;
 
+	err = izo_changing_content(inode, emptied, &round);
+	if (err)
+		return err;
+	slot = izo_openw_begin(j, inode, i_size_read(izo_lower_inode(inode)));
+	izo_changing_leave(j, round);
 	if (slot < 0)
 		return slot;
 	s->slot = slot;
@@ -360,7 +366,8 @@ static int begin(struct inode *inode, struct izo_session *s)
 	return izo_fault(izo_sb(inode->i_sb), "after-openw") ? -EIO : 0;
 }
 
-static int change_locked(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change)
+static int change_locked(struct inode *inode, u64 off, u64 len, bool emptied,
+			 struct izo_change *ret_change)
 {
 	struct izo_inode *ii = izo_i(inode);
 	struct izo_session *s = ii->session;
@@ -373,7 +380,7 @@ static int change_locked(struct inode *inode, u64 off, u64 len, struct izo_chang
 		ii->session = s;
 	}
 	if (!s->dirty) {
-		err = begin(inode, s);
+		err = begin(inode, s, emptied);
 		if (err)
 			return err;
 	}
@@ -390,7 +397,8 @@ static bool nolog(const struct inode *inode)
 	return izo_i(inode)->meta || izo_sb(inode->i_sb)->reint_task == current;
 }
 
-int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change)
+static int change(struct inode *inode, u64 off, u64 len, bool emptied,
+		  struct izo_change *ret_change)
 {
 	int err;
 
@@ -398,13 +406,23 @@ int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change 
 		return 0;
 	for (;;) {
 		mutex_lock(&izo_i(inode)->lock);
-		err = change_locked(inode, off, len, ret_change);
+		err = change_locked(inode, off, len, emptied, ret_change);
 		mutex_unlock(&izo_i(inode)->lock);
 		if (err != -EAGAIN)
 			return err;
 		/* So many files are being written that some must end their session. */
 		izo_session_log_all(izo_sb(inode->i_sb), true);
 	}
+}
+
+int izo_session_change(struct inode *inode, u64 off, u64 len, struct izo_change *ret_change)
+{
+	return change(inode, off, len, false, ret_change);
+}
+
+int izo_session_empty(struct inode *inode, struct izo_change *ret_change)
+{
+	return change(inode, 0, i_size_read(izo_lower_inode(inode)), true, ret_change);
 }
 
 static void who(struct izo_session *s)

@@ -139,6 +139,7 @@ int izo_fill_super(struct super_block *sb, struct fs_context *fc)
 	sbi->timeout = 1;
 	sbi->close_after = 64;
 	sbi->close_every = 30;
+	sbi->checkpoint_every = 30;
 	sbi->creds = prepare_kernel_cred(&init_task);
 	if (!sbi->creds)
 		return -ENOMEM;

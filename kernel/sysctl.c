@@ -24,8 +24,8 @@ struct izo_sysctl {
 	struct izo_sb		*sbi;
 	struct mutex		lock;		/* one reader or writer of errorval at a time */
 	char			errorval[40];
-	char			recovery[96];
-	struct ctl_table	table[6];
+	char			recovery[160];
+	struct ctl_table	table[7];
 };
 
 /* For all */
@@ -145,6 +145,11 @@ static void set_table(struct izo_sysctl *s)
 		.maxlen = sizeof(sbi->close_every), .mode = 0644, .proc_handler = proc_douintvec,
 	};
 	*t++ = (struct ctl_table) {
+		.procname = "checkpoint_every", .data = &sbi->checkpoint_every,
+		.maxlen = sizeof(sbi->checkpoint_every), .mode = 0644,
+		.proc_handler = proc_douintvec,
+	};
+	*t++ = (struct ctl_table) {
 		.procname = "errorval", .data = s->errorval, .maxlen = sizeof(s->errorval),
 		.mode = 0644, .proc_handler = do_errorval,
 	};
@@ -159,8 +164,8 @@ static void tell_recovery(struct izo_sysctl *s)
 	const struct izo_recovery_counts *n = &s->sbi->journal->recovered;
 
 	snprintf(s->recovery, sizeof(s->recovery),
-		 "entries %llu slots %llu closed %llu looked %llu records %llu", n->entries,
-		 n->slots, n->closed, n->looked, n->records);
+		 "entries %llu slots %llu closed %llu looked %llu records %llu members %llu below %llu",
+		 n->entries, n->slots, n->closed, n->looked, n->records, n->members, n->below);
 }
 
 int izo_sysctl_open(struct izo_sb *sbi, const char *channel)
