@@ -69,7 +69,7 @@ struct izo_changing {
 	u8			boot_id[16];	/* of this kernel */
 	struct chg_slot		*slots;
 
-	struct mutex		lock;
+	struct mutex		lock;		/* of all that follows */
 	wait_queue_head_t	changed;	/* durable, emptied, or nobody in a round */
 	wait_queue_head_t	work;		/* for the thread */
 	struct work_struct	sync;
@@ -119,8 +119,8 @@ static bool header_ok(const struct izo_journal *j, const struct chg_header *h)
 {
 	return memcmp(h->magic, CHG_MAGIC, sizeof(h->magic)) == 0 &&
 	       le32_to_cpu(h->version) == CHG_VERSION && le32_to_cpu(h->crc) == header_crc(h) &&
-	       le32_to_cpu(h->slots) == SLOTS && memcmp(h->replica_uuid, j->replica_uuid, 16) == 0 &&
-	       le64_to_cpu(h->epoch) == j->epoch;
+	       le32_to_cpu(h->slots) == SLOTS && le64_to_cpu(h->epoch) == j->epoch &&
+	       memcmp(h->replica_uuid, j->replica_uuid, 16) == 0;
 }
 
 static int header_write(struct izo_changing *c, u64 kml_offset)
@@ -246,8 +246,8 @@ int izo_changing_open(struct izo_journal *j, struct fs_context *fc)
 		dput(d);
 	if (err) {
 		errorfc(fc, "its set of changing files cannot be used: error %d", err);
-		errorfc(fc, "remove .intermezzo/%s/changing, and after an unclean stop of the machine compare this replica with another one",
-			j->sbi->params.fileset);
+		errorfc(fc, "remove .intermezzo/%s/changing to go on without it", j->sbi->params.fileset);
+		errorfc(fc, "then compare with another replica if the machine stopped uncleanly");
 	}
 	return err;
 }
@@ -404,7 +404,7 @@ static int write_dirty(struct izo_changing *c)
 
 static void sync_once(struct izo_changing *c)
 {
-	const u64 upto = c->version;
+	const u64 last = c->version;
 	int err = write_dirty(c);
 
 	mutex_unlock(&c->lock);
@@ -413,9 +413,9 @@ static void sync_once(struct izo_changing *c)
 	mutex_lock(&c->lock);
 	if (err) {
 		c->sync_error = err;
-		c->failed = upto;
+		c->failed = last;
 	} else {
-		c->durable = upto;
+		c->durable = last;
 	}
 	wake_up_all(&c->changed);
 }

@@ -262,7 +262,8 @@ static void sync_data(struct izo_journal *j)
 	const u64 end = j->end, recno = j->recno;
 	int err;
 
-	if (j->changing || end == j->data_end || time_before(jiffies, j->data_synced + DATA_SEC * HZ))
+	if (j->changing || end == j->data_end ||
+	    time_before(jiffies, j->data_synced + DATA_SEC * HZ))
 		return;
 	mutex_unlock(&j->lock);
 	err = -EAGAIN;

@@ -472,10 +472,9 @@ static int on_object(struct izo_reint_entry_run *e, object_fn fn)
 	return err;
 }
 
-static int set_attr(struct izo_reint_entry_run *e, struct dentry *d)
+static int set_logged(struct izo_reint_entry_run *e, struct dentry *d, u32 valid)
 {
 	struct inode *inode = d_inode(d);
-	const u32 valid = e->r.attr.valid ?: KML_A_UID | KML_A_GID | KML_A_MODE | KML_A_MTIME;
 	struct izo_op *op = izo_op_inode(inode, KML_SETATTR, d);
 	int err;
 
@@ -497,6 +496,24 @@ static int set_attr(struct izo_reint_entry_run *e, struct dentry *d)
 	izo_op_attr(op, inode, valid);
 	izo_op_done(op);
 	return 0;
+}
+
+/* A local CLOSE that is logged at the same time may have the mtime of before. */
+static int set_attr(struct izo_reint_entry_run *e, struct dentry *d)
+{
+	const u32 valid = e->r.attr.valid ?: KML_A_UID | KML_A_GID | KML_A_MODE | KML_A_MTIME;
+	struct inode *inode = d_inode(d);
+	int err;
+
+	if (!(valid & KML_A_MTIME) || !S_ISREG(inode->i_mode))
+		return set_logged(e, d, valid);
+	izo_session_setting(inode);
+	err = set_logged(e, d, valid);
+	/* the guard's change time is gone by now */
+	e->checked = true;
+	izo_session_set(inode, d);
+	e->checked = false;
+	return err;
 }
 
 /* An ACL is part of the mode: what the record says comes out. */

@@ -79,7 +79,7 @@ static int put_xattr(struct izo_reint_entry_run *e, struct izo_op *op, struct de
 	if (!buf)
 		return -ENOMEM;
 	n = izo_lower_getxattr(lower, c, buf, KML_REC_MAX);
-	if ((n >= 0) == (e->r.opcode == KML_SETXATTR))
+	if (e->r.opcode == (n < 0 ? KML_REMOVEXATTR : KML_SETXATTR))
 		err = izo_op_xattr(op, c, n < 0 ? NULL : buf, max_t(ssize_t, n, 0));
 	kvfree(buf);
 	return err;

@@ -249,6 +249,9 @@ static void log_mtime(struct inode *inode, struct dentry *dentry)
 
 	if (IS_ERR(op))
 		return;
+	/* also after a peer's: it has its own record, and this one is of here */
+	op->r.has_origin = false;
+	op->reint_index = 0;
 	izo_op_attr(op, inode, KML_A_MTIME);
 	izo_op_old(op, inode);
 	if (izo_op_begin(op) == 0)
