@@ -230,6 +230,8 @@ struct izo_op {
 	struct name_snapshot	snap;
 	bool			has_snap;
 	struct dentry		*named_parent;	/* counted */
+	/* paths that are not long; not cleared at first */
+	char			dir_first[160], tdir_first[160];
 };
 
 int izo_op_cache_init(void);

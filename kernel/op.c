@@ -12,6 +12,7 @@
 #include <linux/exportfs.h>
 #include <linux/mm.h>
 
+#define DIR_FIRST	sizeof_field(struct izo_op, dir_first)
 #define DIR_ROOM	32768		/* longer paths are left out */
 
 static struct kmem_cache *op_cachep;
@@ -75,25 +76,27 @@ void izo_handle_of(struct lml_handle *h, const struct inode *inode)
 	memcpy(h->bytes, fid, h->len);
 }
 
-/* The path of a directory from the root; absent where it cannot be had. */
-static void set_dir(struct kml_str *s, char **buf, struct dentry *dir)
+/*
+ * The path of a directory from the root; absent where it cannot be had.  first has
+ * DIR_FIRST bytes, which do for most.
+ */
+static void set_dir(struct kml_str *s, char *first, char **buf, struct dentry *dir)
 {
-	size_t size = 256;
+	size_t size = DIR_FIRST;
 	char *p;
 
 	if (!is_subdir(dir, dir->d_sb->s_root))
 		return;
-	for (;;) {
+	p = dentry_path_raw(dir, first, size);
+	while (IS_ERR(p)) {
+		if (PTR_ERR(p) != -ENAMETOOLONG || size >= DIR_ROOM)
+			return;
+		size *= 8;
 		kvfree(*buf);
 		*buf = kvmalloc(size, GFP_KERNEL);
 		if (!*buf)
 			return;
 		p = dentry_path_raw(dir, *buf, size);
-		if (!IS_ERR(p))
-			break;
-		if (PTR_ERR(p) != -ENAMETOOLONG || size >= DIR_ROOM)
-			return;
-		size *= 8;
 	}
 	s->ptr = p;
 	s->len = strlen(p);
@@ -103,12 +106,13 @@ static void set_dir(struct kml_str *s, char **buf, struct dentry *dir)
 
 static struct izo_op *op_new(struct super_block *sb, unsigned int opcode)
 {
-	struct izo_op *op = kmem_cache_zalloc(op_cachep, GFP_KERNEL);
+	struct izo_op *op = kmem_cache_alloc(op_cachep, GFP_KERNEL);
 	struct izo_reint_entry_run *e;
 	struct timespec64 now;
 
 	if (!op)
 		return ERR_PTR(-ENOMEM);
+	memset(op, 0, offsetof(struct izo_op, dir_first));
 	ktime_get_real_ts64(&now);
 	op->j = izo_sb(sb)->journal;
 	op->r.opcode = opcode;
@@ -144,7 +148,7 @@ struct izo_op *izo_op_name(struct inode *dir, unsigned int opcode, const struct 
 	set_oid(&op->r.parent, dir);
 	set_name(&op->r.name, &dentry->d_name);
 	if (!op->nolog)
-		set_dir(&op->r.dir, &op->dir_buf, dentry->d_parent);
+		set_dir(&op->r.dir, op->dir_first, &op->dir_buf, dentry->d_parent);
 	return op;
 }
 
@@ -154,7 +158,7 @@ void izo_op_target(struct izo_op *op, struct inode *tdir, const struct dentry *d
 	set_oid(&op->r.tparent, tdir);
 	set_name(&op->r.tname, &dentry->d_name);
 	if (!op->nolog)
-		set_dir(&op->r.tdir, &op->tdir_buf, dentry->d_parent);
+		set_dir(&op->r.tdir, op->tdir_first, &op->tdir_buf, dentry->d_parent);
 }
 
 void izo_op_object(struct izo_op *op, struct inode *inode)
@@ -196,7 +200,7 @@ static void name_object(struct izo_op *op, struct dentry *d)
 	op->named_parent = parent;
 	set_name(&op->r.name, &op->snap.name);
 	set_oid(&op->r.parent, d_inode(parent));
-	set_dir(&op->r.dir, &op->dir_buf, parent);
+	set_dir(&op->r.dir, op->dir_first, &op->dir_buf, parent);
 }
 
 struct izo_op *izo_op_inode(struct inode *inode, unsigned int opcode, struct dentry *dentry)
@@ -330,7 +334,8 @@ static void unpromise(struct izo_op *op, u64 len, u64 kml_room)
 	mutex_unlock(&j->lock);
 }
 
-static struct lml_entry *ring_put(struct izo_journal *j, struct izo_trans *t, u64 len, u32 state)
+/* Its head; what it becomes is written in the same transaction. */
+static struct lml_entry *ring_put(struct izo_journal *j, u64 len, u32 state)
 {
 	struct lml_entry *e = izo_ring_entry(j, j->head);
 
@@ -339,7 +344,6 @@ static struct lml_entry *ring_put(struct izo_journal *j, struct izo_trans *t, u6
 	e->len = cpu_to_le32(len);
 	e->seq = cpu_to_le64(j->next_seq);
 	izo_entry_set_state(e, state);
-	j->ops->write(j, t, izo_image_offset(j, e), sizeof(*e));
 	j->next_seq++;
 	j->head += len;
 	return e;
@@ -349,16 +353,19 @@ static struct lml_entry *ring_put(struct izo_journal *j, struct izo_trans *t, u6
 static void take(struct izo_op *op, struct izo_trans *t, u64 len, u64 kml_room)
 {
 	struct izo_journal *j = op->j;
+	struct lml_entry *pad;
 	u64 rest;
 
 	mutex_lock(&j->lock);
 	rest = izo_ring_rest(j, j->head);
-	if (rest < len)
-		ring_put(j, t, rest, LML_E_PAD);
+	if (rest < len) {
+		pad = ring_put(j, rest, LML_E_PAD);
+		j->ops->write(j, t, izo_image_offset(j, pad), sizeof(*pad));
+	}
 	op->seq = j->next_seq;
 	if (!op->nolog)
 		j->logged_seq = op->seq;
-	op->entry = ring_put(j, t, len, LML_E_RESERVED);
+	op->entry = ring_put(j, len, LML_E_RESERVED);
 	op->entry->kml_room = cpu_to_le64(kml_room);
 	j->promised -= 2 * len;
 	mutex_unlock(&j->lock);
@@ -503,20 +510,21 @@ static void finish(struct izo_op *op, u32 state, size_t len)
 {
 	struct izo_journal *j = op->j;
 	const size_t head = izo_image_offset(j, op->entry);
-	const size_t record = head + sizeof(*op->entry) + le32_to_cpu(op->entry->intent_len);
+	size_t size = sizeof(*op->entry);
 	struct izo_trans t;
 
 	if (izo_dead(j->sbi))
 		return;
 
+	/* once for both, with the intent that is between them */
+	if (len)
+		size += le32_to_cpu(op->entry->intent_len) + len;
 	op->entry->record_len = cpu_to_le32(len);
 	izo_entry_set_state(op->entry, state);
 	wake_up(&j->work);
-	if (j->ops->start(j, sizeof(*op->entry) + len, &t))
+	if (j->ops->start(j, size, &t))
 		return;
-	if (len)
-		j->ops->write(j, &t, record, len);
-	j->ops->write(j, &t, head, sizeof(*op->entry));
+	j->ops->write(j, &t, head, size);
 	j->ops->stop(j, &t);
 	if (state == LML_E_DONE)
 		izo_fault(j->sbi, "after-record");
