@@ -72,6 +72,7 @@ struct izo_changing {
 	struct mutex		lock;		/* of all that follows */
 	wait_queue_head_t	changed;	/* durable, emptied, or nobody in a round */
 	wait_queue_head_t	work;		/* for the thread */
+	struct workqueue_struct	*wq;
 	struct work_struct	sync;
 	struct member		*members;
 	u32			buckets[BUCKETS], free;
@@ -258,6 +259,8 @@ void izo_changing_close(struct izo_journal *j)
 
 	if (!c)
 		return;
+	if (c->wq)
+		destroy_workqueue(c->wq);
 	if (c->file)
 		fput(c->file);
 	vfree(c->slots);
@@ -444,7 +447,7 @@ static int make_durable(struct izo_changing *c, u64 version)
 	if (c->failed >= version)
 		c->failed = version - 1;
 	c->wanted = max(c->wanted, version);
-	queue_work(system_unbound_wq, &c->sync);
+	queue_work(c->wq, &c->sync);
 	while (max(c->durable, c->failed) < version)
 		wait_changed(c);
 	return c->durable >= version ? 0 : c->sync_error;
@@ -953,6 +956,10 @@ int izo_changing_start(struct izo_journal *j)
 	for (k = 0; k < SLOTS; k++)
 		c->members[k].next = k + 1;
 	INIT_WORK(&c->sync, sync_work);
+	c->wq = alloc_workqueue("izo_sync/%s", WQ_MEM_RECLAIM | WQ_UNBOUND, 1,
+				j->sbi->params.fileset);
+	if (!c->wq)
+		return -ENOMEM;
 	t = kthread_run(checkpointer, c, "izo_set/%s", j->sbi->params.fileset);
 	if (IS_ERR(t))
 		return PTR_ERR(t);
@@ -970,7 +977,7 @@ int izo_changing_stop(struct izo_journal *j)
 		return 0;
 	kthread_stop(c->thread);
 	c->thread = NULL;
-	cancel_work_sync(&c->sync);
+	drain_workqueue(c->wq);
 	if (izo_dead(j->sbi)) {
 		/* the machine goes on, and with it all that was written */
 		memcpy(c->header.boot_id, c->boot_id, 16);

@@ -337,7 +337,7 @@ static int entry_run(struct izo_reint_run *run, struct izo_reint_entry_run *e, u
 	e->tparent = NULL;
 	set_name(&e->name, &e->r.name);
 	set_name(&e->tname, &e->r.tname);
-	err = e->flags & IZO_RE_THERE ? -EOPNOTSUPP : apply(e);
+	err = apply(e);
 	leave(e->parent);
 	leave(e->tparent);
 	result->error = cpu_to_le32(-err);
