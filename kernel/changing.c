@@ -247,7 +247,8 @@ int izo_changing_open(struct izo_journal *j, struct fs_context *fc)
 		dput(d);
 	if (err) {
 		errorfc(fc, "its set of changing files cannot be used: error %d", err);
-		errorfc(fc, "remove .intermezzo/%s/changing to go on without it", j->sbi->params.fileset);
+		errorfc(fc, "remove .intermezzo/%s/changing to go on without it",
+			j->sbi->params.fileset);
 		errorfc(fc, "then compare with another replica if the machine stopped uncleanly");
 	}
 	return err;

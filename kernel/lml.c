@@ -266,7 +266,8 @@ int izo_lml_open(struct izo_journal *j, struct fs_context *fc)
 		err = alloc_image(j, IZO_LML_SIZE);
 		if (err)
 			return err;
-		lml_header_make((struct lml_header *)j->image, j->image_size, j->replica_uuid, j->epoch);
+		lml_header_make((struct lml_header *)j->image, j->image_size, j->replica_uuid,
+				j->epoch);
 		j->ops = &izo_lml_none_ops;
 	} else {
 		err = open_file(j, fc);

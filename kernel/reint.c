@@ -446,7 +446,10 @@ static bool apply_all(struct izo_reint_run *run, struct izo_reint_entry_run *e, 
 	unsigned int n;
 	int err;
 
-	for (n = 0; memset(e, 0, sizeof(*e)), reint_entry_next(body, len, &pos, &head, &e->r) > 0; n++) {
+	for (n = 0;; n++) {
+		memset(e, 0, sizeof(*e));
+		if (reint_entry_next(body, len, &pos, &head, &e->r) <= 0)
+			break;
 		if (stop) {
 			results[n].error = cpu_to_le32(ECANCELED);
 			continue;
