@@ -22,7 +22,8 @@ typedef struct {
 	const char	*text;		/* unlike that of all other events */
 } Event;
 
-typedef enum { OP, NET, DAEMON, ALL } Kind;
+/* NAMED: only where --ops names it. */
+typedef enum { OP, NET, DAEMON, NAMED, ALL } Kind;
 
 /* Arguments: p path, t text, m mode, n number, x name of an xattr. */
 typedef struct {
@@ -170,6 +171,24 @@ static int run_kill(const Event *e)
 	return 0;
 }
 
+static int run_power_cut(const Event *e)
+{
+	host_power_cut(e->h);
+	return 0;
+}
+
+static int run_full(const Event *e)
+{
+	e->h->full = TRUE;
+	return 0;
+}
+
+static int run_room(const Event *e)
+{
+	e->h->full = FALSE;
+	return 0;
+}
+
 /* At the Nth point from here at which a crash would hurt. */
 static int run_kill_in(const Event *e)
 {
@@ -211,7 +230,10 @@ static const What whats[] = {
 	{ "lose-middle", "", 3, NET, run_lose_middle },
 	{ "kill", "", 2, DAEMON, run_kill },
 	{ "kill-in", "k", 4, DAEMON, run_kill_in },
-	{ "start", "", 6, DAEMON, run_start },
+	{ "start", "", 8, DAEMON, run_start },
+	{ "power-cut", "", 2, NAMED, run_power_cut },
+	{ "full", "", 3, DAEMON, run_full },
+	{ "room", "", 4, DAEMON, run_room },
 	{ "sync", "", 5, ALL, NULL },
 };
 
@@ -276,7 +298,9 @@ static gboolean is_wanted(const What *w, const Recipe *recipe)
 {
 	g_auto(GStrv) ops = recipe->ops ? g_strsplit(recipe->ops, ",", -1) : NULL;
 
-	return w->kind == ALL || !ops || g_strv_contains((const char *const *) ops, w->name);
+	if (w->kind == ALL || !ops)
+		return w->kind != NAMED;
+	return g_strv_contains((const char *const *) ops, w->name);
 }
 
 static const What *some_what(const Recipe *recipe)

@@ -149,6 +149,42 @@ void host_kill(struct host *h)
 	close(core->root_fd);
 }
 
+static void copy_file(int dirfd, const char *from, const char *to)
+{
+	int in = openat(dirfd, from, O_RDONLY | O_CLOEXEC), out;
+	struct stat st;
+
+	unlinkat(dirfd, to, 0);
+	if (in < 0)
+		return;
+	out = openat(dirfd, to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fstat(in, &st) || copy_file_range(in, NULL, out, NULL, st.st_size, 0) != st.st_size)
+		g_error("%s: cannot be copied", from);
+	close(in);
+	close(out);
+}
+
+void host_keep_state(struct host *h)
+{
+	copy_file(h->meta_fd, "state.db", "kept.db");
+	copy_file(h->meta_fd, "state.db-wal", "kept.db-wal");
+}
+
+void host_power_cut(struct host *h)
+{
+	host_kill(h);
+	op_release_all(h);
+	fs_drain(h);
+	if (faccessat(h->meta_fd, "kept.db", F_OK, 0))
+		return;
+	sim_trace(h, "has the state of the last rest");
+	unlinkat(h->meta_fd, "state.db-shm", 0);
+	copy_file(h->meta_fd, "kept.db", "state.db");
+	copy_file(h->meta_fd, "kept.db-wal", "state.db-wal");
+	if (h->index == SERVER)
+		serve_reset();
+}
+
 /* --- rest --- */
 
 static void synced(gboolean ok, const char *message, gpointer data)
@@ -202,6 +238,7 @@ static char *wake_all(void)
 		struct host *h = &sim_hosts[i];
 
 		h->up = TRUE;
+		h->full = FALSE;
 		h->lose_request = h->lose_answer = h->lose_middle = 0;
 		op_release_all(h);
 		fs_drain(h);
@@ -262,8 +299,11 @@ char *host_rest(void)
 		until = sim_now() + QUIET_US;
 		while (!why && sim_step(until))
 			why = ended();
-		if (!why && before == all_records())
+		if (!why && before == all_records()) {
+			for (guint n = 0; n < sim_n_hosts; n++)
+				host_keep_state(&sim_hosts[n]);
 			return NULL;
+		}
 		before = all_records();
 	}
 	return why ? why : g_strdup("restless: the logs go on growing");

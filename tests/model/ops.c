@@ -97,7 +97,7 @@ static void made(struct host *h, guint opcode, struct where *w, const char *link
 int op_mkdir(struct host *h, const char *path)
 {
 	g_auto(Where) w = { 0 };
-	int err = fs_where(h, path, &w);
+	int err = h->full ? -ENOSPC : fs_where(h, path, &w);
 
 	if (err || mkdirat(w.fd, w.name, 0755) < 0)
 		return err ? err : -errno;
@@ -108,7 +108,7 @@ int op_mkdir(struct host *h, const char *path)
 int op_symlink(struct host *h, const char *path, const char *text)
 {
 	g_auto(Where) w = { 0 };
-	int err = fs_where(h, path, &w);
+	int err = h->full ? -ENOSPC : fs_where(h, path, &w);
 
 	if (err || symlinkat(text, w.fd, w.name) < 0)
 		return err ? err : -errno;
@@ -120,7 +120,7 @@ int op_symlink(struct host *h, const char *path, const char *text)
 
 static int change_begin(struct change *c, struct host *h, const char *path)
 {
-	int err = fs_where(h, path, &c->w);
+	int err = h->full ? -ENOSPC : fs_where(h, path, &c->w);
 
 	c->h = h;
 	c->fd = -1;

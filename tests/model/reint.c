@@ -213,6 +213,8 @@ static int make(struct entry *e)
 
 	if (e->obj.exists)
 		return EEXIST;
+	if (e->h->full)
+		return ENOSPC;
 	err = e->r.file.ptr ? take_file(e, &file) : make_bare(e);
 	if (!err && file && renameat2(e->h->incoming_fd, file, e->w.fd, e->w.name, RENAME_NOREPLACE))
 		err = errno;
@@ -545,6 +547,8 @@ static int content(struct entry *e)
 	err = aliases_check(e, &aliases);
 	if (err)
 		return err;
+	if (e->h->full)
+		return ENOSPC;
 	if (e->obj.v->writers)
 		return e->obj.st.st_nlink == 1 + aliases ? replace(e) : ESTALE;
 	if (e->obj.st.st_nlink == 1 && (!is_patch || e->h->clones))
@@ -639,7 +643,6 @@ static int one(struct host *h, gboolean log, const guint8 *at, struct izo_reint_
 	fs_where_clear(&e.t);
 	if (!err && !log)
 		res->recno = cpu_to_le64(h->seq);
-	res->error = cpu_to_le32(err);
 	return err;
 }
 
@@ -663,7 +666,7 @@ int reint_apply(struct host *h, const guint8 *body, gsize len, GByteArray *reply
 {
 	struct izo_reint head;
 	guint32 count;
-	gboolean log, settled = TRUE;
+	gboolean log, settled = TRUE, full = FALSE;
 	g_autofree struct izo_reint_result *res = NULL;
 	struct izo_pos pos;
 	gsize at = sizeof(head);
@@ -679,7 +682,9 @@ int reint_apply(struct host *h, const guint8 *body, gsize len, GByteArray *reply
 		int err;
 
 		memcpy(&e, body + at, sizeof(e));
-		err = one(h, log, body + at, &res[i]);
+		err = full ? ECANCELED : one(h, log, body + at, &res[i]);
+		res[i].error = cpu_to_le32(err);
+		full |= err == ENOSPC;
 		settled &= !err || err == ESTALE;
 		if (log && h->recno + h->lml.length > before)
 			res[i].recno = cpu_to_le64(before + 1);

@@ -39,6 +39,7 @@ struct host {
 	gboolean	up;		/* its network */
 	guint		lose_request, lose_answer, lose_middle;	/* so many of the next */
 	guint64		kill_in;	/* passes of fault points; 0: not */
+	gboolean	full;		/* its disk */
 	char		*quit;		/* why its daemon ended by itself */
 };
 
@@ -198,6 +199,13 @@ void net_down(struct host *h);
 
 gboolean host_start(struct host *h, char **ret_why);
 void host_kill(struct host *h);
+/* Its state as it is now is what a power cut leaves of it. */
+void host_keep_state(struct host *h);
+/*
+ * The machine stops.  What SQLite had not made durable is gone, the tree and the log, which the
+ * journal of the file system took along, are not.
+ */
+void host_power_cut(struct host *h);
 /* Everything up and released; until all have all.  NULL, or what is wrong. */
 char *host_rest(void);
 
