@@ -140,7 +140,9 @@ int file_open(fuse_req_t req, struct inode *i, struct fuse_file_info *fi)
 	 * for.)  What is below .intermezzo changes without a word.
 	 */
 	fi->direct_io = i->meta;
+#ifdef HAVE_STRUCT_FUSE_FILE_INFO_NOFLUSH
 	fi->noflush = !f->write;	/* it tells us nothing */
+#endif
 	fi->keep_cache = !i->meta && i->told == changed;
 	if (!fi->keep_cache && !i->meta)
 		tell_once(i, changed);
