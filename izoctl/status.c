@@ -120,6 +120,8 @@ static void print_trouble(JsonObject *o)
 	if (number(o, "conflicts"))
 		line("conflicts", "%" G_GINT64_FORMAT " to be settled: see izoctl conflicts",
 		     number(o, "conflicts"));
+	else if (json_object_has_member(o, "conflicts"))
+		line("conflicts", "none");
 	if (b && number(b, "recno"))
 		line("blocked by", "record %" G_GINT64_FORMAT " %s: %s", number(b, "recno"),
 		     text(b, "what"), text(b, "why"));
