@@ -7,7 +7,9 @@
 make=$1
 kdir=$2
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
-dir=$(mktemp -d) || exit 1
+# always the same, so that a compiler's cache knows them again
+dir=$here/conftest
+rm -rf "$dir" && mkdir "$dir" || exit 1
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM HUP
 
