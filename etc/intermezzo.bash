@@ -39,11 +39,11 @@ _intersync()
 		_known_hosts_real -- "$cur" ;;
 	-c | --conflicts | --pidfile)
 		_filedir ;;
-	-f | --fset | -l | --listen | -p | --port | -n | --name | -d | --debug)
+	-f | --fset | -l | --listen | -p | --port | -k | --keep-log | -n | --name | -d | --debug)
 		;;
 	*)
 		if [[ $cur == -* ]]; then
-			_intermezzo_words --server= --fset= --conflicts= --listen= --port= \
+			_intermezzo_words --server= --fset= --conflicts= --listen= --port= --keep-log= \
 				--insecure --name= --foreground --pidfile= --debug= --help --version
 		else
 			_filedir -d

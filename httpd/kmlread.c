@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * GET kml: whole records out of the log, as they are on disk.
+ * GET kml: whole records out of the log, as they are on disk; and whether it is still
+ * the log that somebody has followed.
  */
 #include "serve.h"
 
@@ -73,5 +74,42 @@ int mis_kml_read(const struct mis_fileset *f, uint64_t after, uint64_t end, size
 		*ret_buf = buf;
 	else
 		free(buf);
+	return status;
+}
+
+/* The checksum of the record that ends at offset, as it is on disk. */
+static int sum_at(int fd, uint64_t offset, uint32_t *ret_crc)
+{
+	struct kml_rec_tail tail;
+	struct kml_header h;
+	struct kml_rec rec;
+	uint32_t len;
+
+	if (pread_all(fd, &h, sizeof(h), 0))
+		return 500;
+	if (offset < le64toh(h.first_offset) + sizeof(rec) + sizeof(tail))
+		return 410;
+	if (pread_all(fd, &tail, sizeof(tail), offset - sizeof(tail)))
+		return 404;
+	len = le32toh(tail.len);
+	if (le32toh(tail.magic) != KML_REC_MAGIC || len > offset - le64toh(h.first_offset) ||
+	    pread_all(fd, &rec, sizeof(rec), offset - len) || rec.len != tail.len ||
+	    le16toh(rec.magic) != KML_REC_MAGIC)
+		return 404;
+	if (front_gone(fd, offset - len))
+		return 410;
+	*ret_crc = le32toh(rec.crc);
+	return 200;
+}
+
+int mis_kml_sum(const struct mis_fileset *f, uint64_t offset, uint32_t *ret_crc)
+{
+	int fd = openat(f->meta_fd, "kml", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int status;
+
+	if (fd < 0)
+		return 500;
+	status = sum_at(fd, offset, ret_crc);
+	close(fd);
 	return status;
 }

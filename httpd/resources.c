@@ -174,22 +174,39 @@ static int kml_records(struct mis_request *q, const struct gate_info *info, uint
 	return mis_send(q, OCTETS, buf, len);
 }
 
+/*
+ * Is it not the log that the client has followed up to there?  After a server was set back
+ * (a backup, a power cut) its numbers are used again, for other records.
+ */
+static bool is_other_log(struct mis_request *q, uint64_t after, uint64_t crc)
+{
+	uint32_t is = 0;
+	int status = mis_kml_sum(q->f, after, &is);
+
+	return status == HTTP_NOT_FOUND || (status == HTTP_OK && is != crc);
+}
+
 static int answer_kml(struct mis_request *q)
 {
 	struct gate_wait wait = { 0 };
-	uint64_t max = KML_MAX_DEFAULT;
+	uint64_t max = KML_MAX_DEFAULT, crc = 0;
 	struct gate_info info;
-	int status, has_after;
+	int status, has_after, has_crc;
 
 	q->kind = MIS_KML;
 	has_after = mis_arg(q, "after", &wait.after);
-	if (has_after < 0 || mis_arg(q, "wait", &wait.seconds) < 0 || mis_arg(q, "max", &max) < 0)
-		return mis_fail(q, HTTP_BAD_REQUEST, "after, wait and max are numbers");
+	has_crc = mis_arg(q, "crc", &crc);
+	if (has_after < 0 || mis_arg(q, "wait", &wait.seconds) < 0 ||
+	    mis_arg(q, "max", &max) < 0 || has_crc < 0)
+		return mis_fail(q, HTTP_BAD_REQUEST, "after, wait, max and crc are numbers");
 	if (wait.seconds > GATE_WAIT_MAX)
 		wait.seconds = GATE_WAIT_MAX;
 	if (max > KML_MAX)
 		max = KML_MAX;
 	tell_peer(q);
+	if (has_after && has_crc && is_other_log(q, wait.after, crc))
+		return mis_fail(q, HTTP_CONFLICT, "the record that ends at %" PRIu64
+				" is another one than it was", wait.after);
 	status = get_info(q, has_after && wait.seconds ? &wait : NULL, &info);
 	if (!status)	/* the client did not wait */
 		return mis_break_off(q);
@@ -202,6 +219,7 @@ static int answer_catalog(struct mis_request *q)
 {
 	struct mis_reader *r = get_reader(q);
 	uint64_t offset, recno;
+	uint32_t crc;
 	int status;
 
 	q->kind = MIS_CATALOG;
@@ -213,6 +231,9 @@ static int answer_catalog(struct mis_request *q)
 		return mis_fail_status(q, HTTP_INTERNAL_SERVER_ERROR);
 	}
 	apr_table_setn(q->r->headers_out, "InterSync-Position",
+		       mis_kml_sum(q->f, offset, &crc) == HTTP_OK ?
+		       apr_psprintf(q->r->pool, "%" PRIu64 " %" PRIu64 " %" PRIu32, offset,
+				    recno, crc) :
 		       apr_psprintf(q->r->pool, "%" PRIu64 " %" PRIu64, offset, recno));
 	ap_set_content_type(q->r, OCTETS);
 	status = q->r->header_only ? HTTP_OK : mis_catalog(q->f, r, mis_sink_client, q);

@@ -97,6 +97,8 @@ int mis_catalog(const struct mis_fileset *f, struct mis_reader *r, mis_sink sink
  */
 int mis_kml_read(const struct mis_fileset *f, uint64_t after, uint64_t end, size_t max,
 		 void **ret_buf, size_t *ret_len);
+/* The checksum of the record that ends at offset.  200, 404 (none ends there), 410 or 500. */
+int mis_kml_sum(const struct mis_fileset *f, uint64_t offset, uint32_t *ret_crc);
 
 /*
  * Uploads: files in incoming/.  Statuses: 200, 400 bad name, 404, 409 in use,

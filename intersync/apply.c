@@ -178,10 +178,18 @@ static gboolean apply_unlink(Apply *a, GError **error)
 static gboolean apply_link(Apply *a, GError **error)
 {
 	IsdObject n = a->obj;
+	g_autofree char *tname = NULL;
+	g_auto(IsdName) there = { 0 };
+	gboolean found;
 
 	if (!a->known || !a->tparent || !a->r->tname.ptr)
 		return TRUE;
-	n.attr.nlink++;
+	tname = g_strndup(a->r->tname.ptr, a->r->tname.len);
+	if (!isd_state_lookup(a->s, a->tparent, tname, &there, &found, error))
+		return FALSE;
+	/* a record of a name that was there before (IZO_RE_THERE) adds none */
+	if (!found || there.id != n.id)
+		n.attr.nlink++;
 	take_ctime(&n, a->r);
 	return isd_obj_update(a->s, &a->obj, &n, error) &&
 	       bind_name(a, a->tparent, a->r->tname, a->obj.id, error);

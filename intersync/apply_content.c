@@ -235,7 +235,8 @@ static gboolean both_changed(IsdPull *p, IsdOp *op, IsdObject *o, const IsdName 
 		same = t->file ? isd_local_same_file(p->c, n->parent, n->name, o->oid, t->file,
 						     t->size) :
 			isd_local_same_bytes(p->c, n->parent, n->name, o->oid, t->data, t->size);
-	if (same) {
+	/* or it is what was changed here: seen before, whatever its number is now */
+	if (same || isd_push_is_ancestor(p->c, o->id, &op->r.attr)) {
 		o->soid = op->r.obj;
 		o->cver = op->content_recno;
 		return isd_state_put_object(p->c->state, o, error);

@@ -3,8 +3,9 @@
  * Attaching: take in the server's catalog, for a new client or one that was
  * away for too long.  Directories, symlinks and nodes are made as they come; files
  * become rows of client_want, which want.c fetches meanwhile.  What is here
- * already is kept where it is equal and moved aside where it is not; nothing is
- * deleted for not being in the catalog.
+ * already is kept where it is equal and moved aside where it is not.  What an earlier catalog
+ * or the log has told and this one does not is for unlisted.c; where the histories
+ * are apart, apart.c knows up to where they were one.
  *
  * An interrupted attach begins the catalog again and passes over what it knows.
  */
@@ -26,8 +27,13 @@ struct IsdAttach {
 	IsdPlace	place;		/* the parent of the last record */
 	struct kml_oid	place_soid;
 	gboolean	fresh;		/* nothing has a number of the server yet */
+	gboolean	noted;		/* unlisted.c is told what is listed */
 	gboolean	ended;
 	guint64		offset, recno;	/* where to follow the log from */
+	guint32		crc;		/* of the record before */
+	gboolean	apart;		/* the server's history is another one behind common */
+	guint64		common;
+	IsdApart	*find;		/* asking for common */
 	guint		new_files;
 	guint		local;		/* source: logging what is here alone */
 	gint64		local_after;	/* row that was logged last */
@@ -353,36 +359,25 @@ static gboolean attach_same_content(const IsdObject *o, const struct kml_record 
 	       (o->attr.size == r->attr.size && isd_time_equal(o->attr.mtime, r->attr.mtime));
 }
 
-/* Equal enough to be the server's object under that name. */
-static gboolean attach_matches(const IsdObject *o, const struct kml_record *r)
+/* Of the same kind, whatever is in it. */
+static gboolean attach_alike(const IsdObject *o, const struct kml_record *r)
 {
-	if (o->soid.ino || (o->attr.mode & S_IFMT) != (r->attr.mode & S_IFMT))
+	if ((o->attr.mode & S_IFMT) != (r->attr.mode & S_IFMT))
 		return FALSE;
-	if (S_ISREG(o->attr.mode))
-		return o->attr.size == r->attr.size && isd_time_equal(o->attr.mtime, r->attr.mtime);
 	if (S_ISLNK(o->attr.mode))
 		return o->link_len == r->link.len && o->link &&
 		       !memcmp(o->link, r->link.ptr, o->link_len);
-	return S_ISDIR(o->attr.mode) || (o->attr.rdev_major == r->attr.rdev_major &&
-					 o->attr.rdev_minor == r->attr.rdev_minor);
+	return S_ISREG(o->attr.mode) || S_ISDIR(o->attr.mode) ||
+	       (o->attr.rdev_major == r->attr.rdev_major &&
+		o->attr.rdev_minor == r->attr.rdev_minor);
 }
 
-/* The name is taken here. */
-static gboolean attach_meet(IsdAttach *a, const struct kml_record *r, const IsdName *n,
-			    GError **error)
+/* Equal enough to be the server's object under that name. */
+static gboolean attach_matches(const IsdObject *o, const struct kml_record *r)
 {
-	IsdClient *c = a->c;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found;
-
-	if (!isd_state_by_id(c->state, n->id, &o, &found, error))
-		return FALSE;
-	if (found && attach_matches(&o, r))
-		return isd_push_cover(c, o.oid, c->core->log_recno, 0, error) &&
-		       attach_bind(a, &o, n->name, r, TRUE, error);
-	return isd_batch_flush(a->batch, error) &&
-	       isd_conflict_keep(c, n->id, n->parent, n->name, r, NULL, error) &&
-	       attach_new(a, r, n->name, error);
+	return !o->soid.ino && attach_alike(o, r) &&
+	       (!S_ISREG(o->attr.mode) || (o->attr.size == r->attr.size &&
+					   isd_time_equal(o->attr.mtime, r->attr.mtime)));
 }
 
 /* An object that is here has another name on the server. */
@@ -399,7 +394,11 @@ static gboolean attach_move(IsdAttach *a, const IsdObject *o, const struct kml_r
 
 	if (!isd_state_a_name(a->c->state, o->id, &n, &found, error))
 		return FALSE;
-	if (!found || r->attr.nlink > 1)
+	if (found && isd_push_is_pending(a->c, o->oid, n.lver))
+		return TRUE;	/* renamed here: the push and the log find out */
+	if (found && a->apart && n.ver > a->common)
+		return isd_announce_rename(a->c, o, &to, &n, error);
+	if (!found || (r->attr.nlink > 1 && r->opcode != KML_MKDIR))
 		return isd_want_add(a->c, o->id, a->place.id, name, r->version_content,
 				    r->attr.size, error);
 	if (!isd_batch_flush(a->batch, error) ||
@@ -407,6 +406,9 @@ static gboolean attach_move(IsdAttach *a, const IsdObject *o, const struct kml_r
 		return FALSE;
 	isd_place_source(&mv, &from, n.name);
 	isd_place_target(&mv, &a->place, name);
+	mv.ptime = from.mtime;
+	mv.tptime = a->place.mtime;
+	mv.has_ptime = true;
 	if (!isd_reint_one(a->c, &mv, &same, &absent, 0, &res, error))
 		return FALSE;
 	isd_place_clear(&a->place);
@@ -420,12 +422,129 @@ static gboolean attach_move(IsdAttach *a, const IsdObject *o, const struct kml_r
 /* Was it written here, if at all, by somebody who had the version before him that the server has? */
 static gboolean attach_has_seen(IsdClient *c, const IsdObject *o, const struct kml_record *r)
 {
-	struct kml_attrs base = { 0 };
+	return o->cver == r->version_content || !isd_push_is_pending(c, o->oid, o->lcver) ||
+	       isd_push_is_ancestor(c, o->id, &r->attr);
+}
 
-	if (o->cver == r->version_content || !isd_push_is_pending(c, o->oid, o->lcver))
+/* All of its names were removed here, and the server does not know yet. */
+static gboolean attach_is_removed(IsdClient *c, const IsdObject *o, gboolean *ret, GError **error)
+{
+	g_auto(IsdName) n = { 0 };
+	gboolean named = TRUE, wanted = FALSE;
+
+	if (o->oid.ino && !isd_state_a_name(c->state, o->id, &n, &named, error))
+		return FALSE;
+	if (!named && !isd_want_name_of(c, o->id, &n, &wanted, error))
+		return FALSE;
+	*ret = !named && !wanted;
+	return TRUE;
+}
+
+/*
+ * Removed here and not yet there.  A version that nobody here has seen comes back, as
+ * edits win over removals: then the record of the removal is not sent.
+ */
+static gboolean attach_removed(IsdAttach *a, IsdObject *o, const struct kml_record *r,
+			       const char *name, GError **error)
+{
+	IsdClient *c = a->c;
+
+	if (r->opcode != KML_CREATE || o->cver >= r->version_content)
 		return TRUE;
-	isd_push_ancestor(c, o->id, &base);
-	return base.mode && base.size == r->attr.size && isd_time_equal(base.mtime, r->attr.mtime);
+	return isd_push_cover(c, o->oid, c->core->log_recno, 0, error) &&
+	       isd_state_drop_object(c->state, o->id, error) && attach_new(a, r, name, error);
+}
+
+/* What is newer here goes to the server as a change of the version that it has. */
+static gboolean attach_ours(IsdAttach *a, IsdObject *o, const IsdName *n,
+			    const struct kml_record *r, gboolean content, GError **error)
+{
+	IsdClient *c = a->c;
+
+	o->soid = r->obj;
+	o->cver = r->version_content;
+	o->aver = r->version_attr;
+	return (!content || isd_push_mark_unsent(c, o->oid, error)) &&
+	       isd_state_put_object(c->state, o, error) &&
+	       isd_announce_object(c, o, n, content, error);
+}
+
+/* 1: dealt with; 0: as if the histories were one; -1: error */
+static int attach_apart(IsdAttach *a, IsdObject *o, const struct kml_record *r, const char *name,
+			GError **error)
+{
+	IsdWhose whose = isd_apart_content(o, r, a->common);
+	gboolean pending = isd_push_is_pending(a->c, o->oid, MAX(o->lcver, o->laver));
+	g_auto(IsdName) n = { 0 };
+	gboolean named, ok;
+
+	if (!isd_state_a_name(a->c->state, o->id, &n, &named, error))
+		return -1;
+	if (!named)
+		return 0;
+	if (pending) {
+		/* its base: one that the server has, or one that says it has not been seen */
+		o->cver = whose == ISD_WHOSE_SAME || r->version_content <= a->common ?
+			r->version_content : MIN(o->cver, a->common);
+		o->aver = r->version_attr <= a->common ? r->version_attr :
+			MIN(o->aver, a->common);
+		return isd_state_put_object(a->c->state, o, error) ? 0 : -1;
+	}
+	if (whose == ISD_WHOSE_BOTH) {
+		ok = isd_batch_flush(a->batch, error) &&
+		     isd_conflict_keep(a->c, o->id, n.parent, n.name, r, NULL, error) &&
+		     attach_new(a, r, name, error);
+		return ok ? 1 : -1;
+	}
+	if (whose != ISD_WHOSE_OURS &&
+	    (whose == ISD_WHOSE_THEIRS || !isd_apart_attrs_are_ours(o, r, a->common))) {
+		o->cver = whose == ISD_WHOSE_SAME ? r->version_content : MIN(o->cver, a->common);
+		return 0;
+	}
+	return attach_ours(a, o, &n, r, whose == ISD_WHOSE_OURS, error) ? 1 : -1;
+}
+
+/*
+ * The same object under another number: what replaced its content behind the common part
+ * gave it a new one, or another client has brought it back.
+ */
+static gboolean attach_was_it(const IsdAttach *a, const IsdObject *o, const IsdName *n,
+			      const struct kml_record *r)
+{
+	return a->apart && o->soid.ino && attach_alike(o, r) &&
+	       MAX(MAX(o->cver, o->aver), n->ver) > a->common;
+}
+
+static gboolean attach_same_name(IsdAttach *a, IsdObject *o, const struct kml_record *r,
+				 const char *name, GError **error)
+{
+	int rc;
+
+	o->soid = r->obj;
+	rc = attach_apart(a, o, r, name, error);
+	if (rc || isd_push_is_pending(a->c, o->oid, MAX(o->lcver, o->laver)))
+		return rc >= 0;
+	return attach_bind(a, o, name, r, TRUE, error);
+}
+
+/* The name is taken here. */
+static gboolean attach_meet(IsdAttach *a, const struct kml_record *r, const IsdName *n,
+			    GError **error)
+{
+	IsdClient *c = a->c;
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+
+	if (!isd_state_by_id(c->state, n->id, &o, &found, error))
+		return FALSE;
+	if (found && attach_was_it(a, &o, n, r))
+		return attach_same_name(a, &o, r, n->name, error);
+	if (found && attach_matches(&o, r))
+		return isd_push_cover(c, o.oid, c->core->log_recno, 0, error) &&
+		       attach_bind(a, &o, n->name, r, TRUE, error);
+	return isd_batch_flush(a->batch, error) &&
+	       isd_conflict_keep(c, n->id, n->parent, n->name, r, NULL, error) &&
+	       attach_new(a, r, n->name, error);
 }
 
 /* An object that an earlier attach has seen. */
@@ -434,8 +553,13 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 {
 	IsdClient *c = a->c;
 	g_auto(IsdName) n = { 0 };
-	gboolean named, content;
+	gboolean named, content, removed;
+	int rc;
 
+	if (!attach_is_removed(c, o, &removed, error))
+		return FALSE;
+	if (removed)
+		return attach_removed(a, o, r, name, error);
 	if (!o->oid.ino && r->opcode != KML_CREATE)
 		return attach_make(a, o, name, error);
 	if (!o->oid.ino)
@@ -448,6 +572,9 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 		return FALSE;
 	if ((!named || n.id != o->id) && !attach_move(a, o, r, name, error))
 		return FALSE;
+	rc = a->apart ? attach_apart(a, o, r, name, error) : 0;
+	if (rc)
+		return rc > 0;
 	if (isd_push_is_pending(c, o->oid, MAX(o->lcver, o->laver)))
 		/* want.c and the push find out which version is current */
 		return r->opcode != KML_CREATE || attach_has_seen(c, o, r) ||
@@ -469,6 +596,8 @@ static gboolean attach_object(IsdAttach *a, const struct kml_record *r, GError *
 		return FALSE;
 	if (a->fresh)
 		return attach_new(a, r, name, error);
+	if (a->noted && !isd_unlisted_mark(a->c, a->place.id, name, r->obj, error))
+		return FALSE;
 	if (!isd_state_by_soid(a->c->state, r->obj, &o, &found, error))
 		return FALSE;
 	if (found)
@@ -487,6 +616,7 @@ static gboolean attach_link(IsdAttach *a, const struct kml_record *r, GError **e
 	gboolean found, named;
 
 	if (!attach_place(a, r->tparent, error) ||
+	    (a->noted && !isd_unlisted_mark(a->c, a->place.id, name, r->obj, error)) ||
 	    !isd_state_by_soid(a->c->state, r->obj, &o, &found, error) ||
 	    !isd_state_lookup(a->c->state, a->place.id, name, &n, &named, error))
 		return FALSE;
@@ -566,7 +696,8 @@ static gboolean attach_data(IsdRequest *r, const void *buf, gsize len, gpointer 
 		return FALSE;
 	if (!a->offset && pos) {
 		a->offset = g_ascii_strtoull(pos, &end, 10);
-		a->recno = g_ascii_strtoull(end, NULL, 10);
+		a->recno = g_ascii_strtoull(end, &end, 10);
+		a->crc = g_ascii_strtoull(end, NULL, 10);
 	}
 	g_byte_array_append(a->buf, buf, len);
 	if (!attach_decode(a, error))
@@ -588,10 +719,14 @@ static gboolean attach_names_done(IsdAttach *a, GError **error)
 
 	c->pull_offset = a->offset;
 	c->pull_recno = a->recno;
+	c->pull_crc = a->crc;
 	if (!isd_client_begin(c, error) ||
 	    !isd_state_set_u64(c->state, "pull_offset", a->offset, error) ||
 	    !isd_state_set_u64(c->state, "pull_recno", a->recno, error) ||
+	    !isd_state_set_u64(c->state, "pull_crc", a->crc, error) ||
+	    !isd_apart_mark(c, error) ||
 	    !isd_state_set_u64(c->state, "pull_piece", 0, error) ||
+	    !isd_state_set_u64(c->state, "apart", 0, error) ||
 	    !isd_state_set_u64(c->state, "attached", ISD_ATTACH_NAMES, error) ||
 	    !isd_client_commit(c, error))
 		return FALSE;
@@ -599,42 +734,57 @@ static gboolean attach_names_done(IsdAttach *a, GError **error)
 	return TRUE;
 }
 
+/* Its first name makes it on the server, the others are linked to that. */
 static gboolean attach_log_one(IsdClient *c, gint64 id, GError **error)
 {
-	g_auto(IsdName) n = { 0 };
+	g_autoptr(GArray) names = NULL;
+	g_auto(IsdObject) o = { 0 };
 	gboolean found;
 
-	if (!isd_state_a_name(c->state, id, &n, &found, error))
+	if (!isd_state_by_id(c->state, id, &o, &found, error) ||
+	    !isd_state_names(c->state, id, &names, error))
 		return FALSE;
-	if (found)
-		isd_local_touch(c, n.parent, n.name);
+	for (guint i = 0; i < names->len; i++) {
+		const IsdName *first = &g_array_index(names, IsdName, 0);
+		const IsdName *n = &g_array_index(names, IsdName, i);
+
+		if (i == 0)
+			isd_local_touch(c, n->parent, n->name);
+		else if (!isd_announce_link(c, &o, first, n, error))
+			return FALSE;
+	}
 	return TRUE;
 }
 
 /*
- * What is here alone and in no record (a tree that was adopted) gets one, so that
- * the push finds it.  1: there may be more; 0: done; -1: error.
+ * What is here alone and in no record that is still to be sent (a tree that was adopted, or
+ * the server has lost it) gets one, so that the push finds it.  1: there may be more; 0: done;
+ * -1: error.
  */
 static int attach_log_some(IsdClient *c, gint64 *after, GError **error)
 {
 	gint64 ids[LOCAL_STEP];
-	guint n = 0;
+	guint n = 0, rows = 0;
 	sqlite3_stmt *st;
 	int rc = isd_sql_row(c->state, error, &st,
-			     "SELECT id FROM obj WHERE id > ? AND sino = 0 AND lcver = 0 AND"
-			     " laver = 0 AND ino <> 0 AND id <> 1 ORDER BY id LIMIT ?",
+			     "SELECT id, ino, gen, max(lcver, laver) FROM obj WHERE id > ? AND"
+			     " sino = 0 AND ino <> 0 AND id <> 1 ORDER BY id LIMIT ?",
 			     "iu", *after, LOCAL_STEP);
 
-	for (; rc > 0; rc = isd_sql_next(c->state, st, error))
-		ids[n++] = sqlite3_column_int64(st, 0);
+	for (; rc > 0; rc = isd_sql_next(c->state, st, error)) {
+		struct kml_oid oid = { sqlite3_column_int64(st, 1), sqlite3_column_int64(st, 2) };
+
+		*after = sqlite3_column_int64(st, 0);
+		if (!isd_push_is_pending(c, oid, sqlite3_column_int64(st, 3)))
+			ids[n++] = *after;
+		rows++;
+	}
 	if (rc < 0)
 		return -1;
 	for (guint i = 0; i < n; i++)
 		if (!attach_log_one(c, ids[i], error))
 			return -1;
-	if (n)
-		*after = ids[n - 1];
-	return n == LOCAL_STEP;
+	return rows == LOCAL_STEP;
 }
 
 gboolean isd_attach_log_unknown(IsdClient *c, GError **error)
@@ -673,7 +823,8 @@ static void attach_catalog_done(IsdRequest *r, const GError *error, gpointer dat
 		g_set_error(&local, ISD_ERROR, ISD_ERROR_NETWORK, "the server broke the catalog off");
 		error = local;
 	}
-	if (!error && !isd_batch_flush(a->batch, &local))
+	if (!error && (!isd_batch_flush(a->batch, &local) ||
+		       (a->noted && !isd_unlisted_settle(a->c, a->apart, a->common, &local))))
 		error = local;
 	if (error)
 		isd_client_fail(a->c, error);
@@ -692,25 +843,49 @@ static gboolean attach_is_fresh(IsdClient *c, gboolean *ret, GError **error)
 	return rc >= 0;
 }
 
-static gboolean attach_begin(IsdAttach *a, GError **error)
+static gboolean attach_ask(IsdAttach *a, GError **error)
 {
-	guint64 attached;
 	IsdFetchSpec spec = {
-		.method = "GET", .path = g_strdup("catalog"), .on_data = attach_data,
-		.done = attach_catalog_done, .data = a,
+		.method = "GET", .on_data = attach_data, .done = attach_catalog_done, .data = a,
 	};
 
-	if (!isd_state_get_u64(a->c->state, "attached", &attached, error) ||
-	    !isd_client_follow(a->c, TRUE, error) || !attach_is_fresh(a->c, &a->fresh, error)) {
-		g_free(spec.path);
+	if (!isd_unlisted_begin(a->c, error) ||
+	    (a->apart && !isd_sql_run(a->c->state, error, "UPDATE name SET ver = ? WHERE ver > ?",
+				      "ii", (gint64)a->common + 1, (gint64)a->common)))
 		return FALSE;
-	}
+	a->noted = !a->fresh;
+	spec.path = g_strdup("catalog");
+	a->catalog = isd_fetch(a->c->fetcher, &spec);
+	return TRUE;
+}
+
+static void attach_has_common(guint64 common, gpointer data)
+{
+	IsdAttach *a = data;
+	g_autoptr(GError) error = NULL;
+
+	a->common = common;
+	if (!attach_ask(a, &error))
+		isd_client_fail(a->c, error);
+}
+
+static gboolean attach_begin(IsdAttach *a, GError **error)
+{
+	guint64 attached, apart;
+
+	if (!isd_state_get_u64(a->c->state, "attached", &attached, error) ||
+	    !isd_state_get_u64(a->c->state, "apart", &apart, error) ||
+	    !isd_state_get_u64(a->c->state, "common", &a->common, error) ||
+	    !isd_client_follow(a->c, TRUE, error) || !attach_is_fresh(a->c, &a->fresh, error))
+		return FALSE;
+	a->apart = apart;
 	if (attached == ISD_ATTACH_NAMES) {
-		g_free(spec.path);
 		isd_want_pump(a->c->want, FALSE);
 		return TRUE;
 	}
-	a->catalog = isd_fetch(a->c->fetcher, &spec);
+	if (apart != 1)
+		return attach_ask(a, error);
+	a->find = isd_apart_find(a->c, attach_has_common, a);
 	return TRUE;
 }
 
@@ -753,6 +928,7 @@ IsdAttach *isd_attach_start(IsdClient *c)
 void isd_attach_free(IsdAttach *a)
 {
 	g_clear_handle_id(&a->local, g_source_remove);
+	isd_apart_free(a->find);
 	if (a->catalog)
 		isd_fetch_cancel(a->catalog);
 	isd_batch_free(a->batch);

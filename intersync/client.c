@@ -107,6 +107,11 @@ static void client_drop_parts(IsdClient *c)
 
 static gboolean client_load(IsdClient *c, GError **error)
 {
+	guint64 crc;
+
+	if (!isd_state_get_u64(c->state, "pull_crc", &crc, error))
+		return FALSE;
+	c->pull_crc = crc;
 	return isd_state_get_u64(c->state, "server_epoch", &c->epoch, error) &&
 	       isd_state_get_u64(c->state, "pull_offset", &c->pull_offset, error) &&
 	       isd_state_get_u64(c->state, "pull_recno", &c->pull_recno, error) &&
@@ -375,7 +380,8 @@ static gboolean client_take_profile(IsdClient *c, const Profile *p, GError **err
 	/* the log began anew: what was followed so far says nothing about this one */
 	c->epoch = p->epoch;
 	return isd_state_set_u64(c->state, "server_epoch", p->epoch, error) &&
-	       isd_state_set_u64(c->state, "attached", 0, error);
+	       (!epoch || (isd_sql_run(c->state, error, "DELETE FROM client_mark", "") &&
+			   isd_apart_begin(c, error)));
 }
 
 static gboolean client_go(IsdClient *c, GError **error)

@@ -62,6 +62,7 @@ struct IsdClient {
 	guint8		peer[16];	/* the server's replica uuid */
 	guint64		epoch;
 	guint64		pull_offset, pull_recno;	/* applied of the server's log */
+	guint32		pull_crc;	/* of the record that ends there; 0: not known */
 	guint64		end_offset, end_recno;		/* its end, as last heard */
 	gint64		lag_since;	/* when it was found to be behind, 0: it is not */
 	guint64		push_offset, push_recno;	/* settled of the own log */
@@ -249,6 +250,53 @@ int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparen
 /* Set its mtime to what it is through the mount, so that there is a record of it. */
 int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
 
+/* --- announce.c: records of what is here already --- */
+
+/* Attributes, xattrs and, with content, a CLOSE of all of it. */
+gboolean isd_announce_object(IsdClient *c, const IsdObject *o, const IsdName *n, gboolean content,
+			     GError **error);
+/* n and other are both names of it. */
+gboolean isd_announce_link(IsdClient *c, const IsdObject *o, const IsdName *n, const IsdName *other,
+			   GError **error);
+/* The server has it as `from`, here it is `to` since. */
+gboolean isd_announce_rename(IsdClient *c, const IsdObject *o, const IsdName *from,
+			     const IsdName *to, GError **error);
+
+/* --- unlisted.c: what a further catalog no longer lists --- */
+
+gboolean isd_unlisted_begin(IsdClient *c, GError **error);
+/* The catalog has this name, of the server's object soid. */
+gboolean isd_unlisted_mark(IsdClient *c, gint64 parent, const char *name, struct kml_oid soid,
+			   GError **error);
+/*
+ * The catalog is complete.  What it does not list was removed there; when both histories
+ * were apart behind record common, what is newer is a new object of ours.
+ */
+gboolean isd_unlisted_settle(IsdClient *c, gboolean apart, guint64 common, GError **error);
+/* Records of removal for pull.c, or NULL: there is no such catalog to deal with. */
+gboolean isd_unlisted_records(IsdClient *c, GByteArray **ret, GError **error);
+/* They are applied. */
+gboolean isd_unlisted_done(IsdClient *c, GError **error);
+
+/* --- apart.c: the server's log is another one than was followed --- */
+
+/* Remember the record at the position, by its checksum. */
+gboolean isd_apart_mark(IsdClient *c, GError **error);
+/* It is: next time the catalogs are compared. */
+gboolean isd_apart_begin(IsdClient *c, GError **error);
+/*
+ * Ask for the last record that both have.  done, from the main loop, gets its number,
+ * 0: nothing is known to be common.  Also in the state then, as "common", with "apart" 2.
+ */
+typedef struct IsdApart IsdApart;
+typedef void (*IsdApartDone)(guint64 common, gpointer data);
+IsdApart *isd_apart_find(IsdClient *c, IsdApartDone done, gpointer data);
+void isd_apart_free(IsdApart *a);
+/* Of an object that both have, whose content is the newer one? */
+typedef enum { ISD_WHOSE_SAME, ISD_WHOSE_THEIRS, ISD_WHOSE_OURS, ISD_WHOSE_BOTH } IsdWhose;
+IsdWhose isd_apart_content(const IsdObject *o, const struct kml_record *r, guint64 common);
+gboolean isd_apart_attrs_are_ours(const IsdObject *o, const struct kml_record *r, guint64 common);
+
 /* --- want.c: objects that are known and not here, or not in that version --- */
 
 /* tables of the client in the state database */
@@ -335,12 +383,16 @@ gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, g
 			       GError **error);
 /* Own records up to `upto` about this object are not to be sent, but for `carrier`. */
 gboolean isd_push_cover(IsdClient *c, struct kml_oid oid, guint64 upto, guint64 carrier, GError **error);
+/* The server has no version of the content that the next one can be told by its differences. */
+gboolean isd_push_mark_unsent(IsdClient *c, struct kml_oid oid, GError **error);
 /* What of the attributes own records that are not sent yet have set. */
 gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
 				GHashTable **ret_xattrs, GError **error);
 
 /* Of the version before its first own record that is pending; mode stays 0: unknown. */
 void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret);
+/* Is content of this size and mtime that version? */
+gboolean isd_push_is_ancestor(IsdClient *c, gint64 id, const struct kml_attrs *attr);
 
 /* The bytes that its pending records have written (of IsdSpan); NULL: any, or another size. */
 GArray *isd_push_pending_spans(IsdClient *c, gint64 id);

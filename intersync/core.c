@@ -223,6 +223,24 @@ IsdCore *isd_core_new(const char *dir, const char *name, gboolean is_server, GEr
 	return NULL;
 }
 
+static void gave_back(int error, const void *body, gsize len, gpointer data)
+{
+	if (error && error != ENOTCONN)
+		isd_log(LOG_WARNING, NULL, 0, "the log cannot be given back: %s",
+			g_strerror(error));
+}
+
+gboolean isd_core_give_back(IsdCore *core, guint64 offset, guint64 recno, GError **error)
+{
+	struct izo_pos pos = { GUINT64_TO_LE(offset), GUINT64_TO_LE(recno) };
+
+	if (!isd_state_sync(core->state, error))
+		return FALSE;
+	core->info.first_offset = pos.offset;	/* nobody is to rely on it from now on */
+	isd_channel_request(core->channel, IZO_MSG_PUNCH, 0, &pos, sizeof(pos), gave_back, NULL);
+	return TRUE;
+}
+
 void isd_core_free(IsdCore *core)
 {
 	if (!core)

@@ -100,6 +100,12 @@ struct izo_guard isd_guard_object(const IsdObject *o, guint32 flags);
 void isd_core_quit(IsdCore *core, int status, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /*
+ * core.c: give back the own log up to there, where record recno ends.  The state
+ * is made durable first, as it cannot be made again from what is left of the log.
+ */
+gboolean isd_core_give_back(IsdCore *core, guint64 offset, guint64 recno, GError **error);
+
+/*
  * fault.c: a named point where a test can make the daemon die as by kill -9:
  * ISD_FAULT=name:N in the environment, at the Nth pass.  Costs a comparison.
  */
@@ -134,6 +140,7 @@ typedef struct {
 	const char	*listen;	/* address, NULL: loopback */
 	guint		port;
 	gboolean	insecure;
+	guint64		keep;		/* bytes of the log for peers that are behind; 0: default */
 } IsdServerOptions;
 typedef struct {
 	const char	*server;	/* HOST[:PORT] */

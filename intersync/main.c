@@ -23,7 +23,7 @@
 #include <glib-unix.h>
 
 static char *opt_server, *opt_fset, *opt_listen, *opt_name, *opt_pidfile, *opt_conflicts;
-static int opt_port;
+static int opt_port, opt_keep_log;
 static gboolean opt_insecure, opt_foreground, opt_version;
 
 static const GOptionEntry options[] = {
@@ -37,6 +37,8 @@ static const GOptionEntry options[] = {
 	  "serve on this address (default: this machine only)", "ADDRESS" },
 	{ "port", 'p', 0, G_OPTION_ARG_INT, &opt_port,
 	  "serve on this port (default: " G_STRINGIFY(ISD_PORT) ")", "PORT" },
+	{ "keep-log", 'k', 0, G_OPTION_ARG_INT, &opt_keep_log,
+	  "serve: keep so much of the log for clients that are behind (default: 1024)", "MIB" },
 	{ "insecure", 0, 0, G_OPTION_ARG_NONE, &opt_insecure,
 	  "allow plain HTTP to and from other machines", NULL },
 	{ "name", 'n', 0, G_OPTION_ARG_STRING, &opt_name,
@@ -81,6 +83,10 @@ static int check_options(void)
 		return usage("--conflicts is for clients, a server has none: it needs --server");
 	if (opt_server && (opt_listen || opt_port))
 		return usage("--listen and --port are a server's, --server makes a client");
+	if (opt_server && opt_keep_log)
+		return usage("--keep-log is a server's, --server makes a client");
+	if (opt_keep_log < 0)
+		return usage("--keep-log=%d: a number of MiB, from 1 on", opt_keep_log);
 	if (opt_port < 0 || opt_port > 65535)
 		return usage("--port %d: a port is a number from 1 to 65535", opt_port);
 	return 0;
@@ -244,6 +250,7 @@ static gboolean start_role(IsdCore *core, GError **error)
 			.listen = opt_listen,
 			.port = opt_port ? opt_port : ISD_PORT,
 			.insecure = opt_insecure,
+			.keep = (guint64)opt_keep_log << 20,
 		};
 
 		core->log_grew = isd_server_log_grew;

@@ -32,6 +32,7 @@ static void pull_drop_piece(IsdPull *p)
 	g_clear_pointer(&p->recs, g_array_unref);
 	g_clear_pointer(&p->piece, g_byte_array_unref);
 	p->next = p->window = 0;
+	p->unlisted = FALSE;
 }
 
 static gboolean pull_is_own(const struct kml_record *r, gpointer data)
@@ -59,6 +60,14 @@ static gboolean pull_begin_piece(IsdPull *p, guint64 begun, GError **error)
 	       isd_pull_mark(p, error) && isd_client_commit(p->c, error);
 }
 
+static guint32 pull_crc(const guint8 *record)
+{
+	struct kml_rec head;
+
+	memcpy(&head, record, sizeof(head));
+	return GUINT32_FROM_LE(head.crc);
+}
+
 static gboolean pull_decode(IsdPull *p, GError **error)
 {
 	guint64 begun;
@@ -81,6 +90,7 @@ static gboolean pull_decode(IsdPull *p, GError **error)
 		}
 		g_array_append_val(p->recs, r);
 		p->piece_recno = r.recno;
+		p->piece_crc = pull_crc(p->piece->data + pos);
 		pos += len;
 	}
 	if (pos < p->piece->len) {
@@ -91,20 +101,31 @@ static gboolean pull_decode(IsdPull *p, GError **error)
 	return pull_begin_piece(p, begun, error);
 }
 
+/* The position moves behind the piece. */
+static gboolean pull_move(IsdPull *p, GError **error)
+{
+	IsdClient *c = p->c;
+
+	c->pull_offset = p->piece_next;
+	c->pull_recno = p->piece_recno;
+	c->pull_crc = p->piece_crc;
+	return isd_state_set_u64(c->state, "pull_offset", c->pull_offset, error) &&
+	       isd_state_set_u64(c->state, "pull_recno", c->pull_recno, error) &&
+	       isd_state_set_u64(c->state, "pull_crc", c->pull_crc, error) &&
+	       isd_apart_mark(c, error) &&
+	       isd_sql_run(c->state, error, "DELETE FROM client_was WHERE upto <= ?", "i",
+			   (gint64)c->pull_recno);
+}
+
 static gboolean pull_piece_done(IsdPull *p, GError **error)
 {
 	IsdClient *c = p->c;
 
 	if (!isd_pull_flush(p, error) || !isd_pull_set_mtimes(p, error) ||
 	    !isd_client_begin(c, error) ||
-	    !isd_state_set_u64(c->state, "pull_offset", p->piece_next, error) ||
-	    !isd_state_set_u64(c->state, "pull_recno", p->piece_recno, error) ||
-	    !isd_sql_run(c->state, error, "DELETE FROM client_was WHERE upto <= ?", "i",
-			 (gint64)p->piece_recno) ||
+	    !(p->unlisted ? isd_unlisted_done(c, error) : pull_move(p, error)) ||
 	    !isd_client_commit(c, error))
 		return FALSE;
-	c->pull_offset = p->piece_next;
-	c->pull_recno = p->piece_recno;
 	if (c->pull_recno >= c->end_recno)
 		c->lag_since = 0;
 	pull_drop_piece(p);
@@ -231,13 +252,29 @@ static gboolean pull_go(IsdPull *p, GError **error)
 	return TRUE;
 }
 
+/* Before anything else: what the catalog lacked. */
+static gboolean pull_take_unlisted(IsdPull *p, GError **error)
+{
+	if (p->began)
+		return TRUE;
+	p->began = TRUE;
+	if (!isd_unlisted_records(p->c, &p->piece, error))
+		return FALSE;
+	if (!p->piece)
+		return TRUE;
+	p->unlisted = p->more = TRUE;
+	p->piece_next = p->c->pull_offset;
+	p->piece_recno = p->c->pull_recno;
+	return pull_decode(p, error);
+}
+
 static void pull_step(IsdPull *p)
 {
 	g_autoptr(GError) error = NULL;
 
 	if (!isd_client_is_up(p->c) || isd_push_is_asking(p->c->push))
 		return;
-	if (!pull_go(p, &error)) {
+	if (!pull_take_unlisted(p, &error) || !pull_go(p, &error)) {
 		isd_client_fail(p->c, error);
 		return;
 	}
@@ -265,8 +302,10 @@ static gboolean pull_take(IsdPull *p, IsdRequest *r, GError **error)
 	const char *next = isd_fetch_header(r, "InterSync-Next");
 
 	pull_take_end(p, r);
-	if (isd_fetch_status(r) == 204)
+	if (isd_fetch_status(r) == 204) {
+		p->more = FALSE;
 		return TRUE;
+	}
 	if (!next) {
 		g_set_error(error, ISD_ERROR, ISD_ERROR_PROTOCOL,
 			    "the server's answer does not say where its log goes on");
@@ -287,12 +326,13 @@ static gboolean pull_take(IsdPull *p, IsdRequest *r, GError **error)
 	return TRUE;
 }
 
-/* The log no longer has our position: look at the catalog again. */
-static void pull_lost(IsdPull *p, const GError *error)
+/* The log no longer has our position (410), or is another one (409): look at the catalog again. */
+static void pull_lost(IsdPull *p, guint status, const GError *error)
 {
 	g_autoptr(GError) local = NULL;
 
-	if (!isd_state_set_u64(p->c->state, "attached", ISD_ATTACH_NONE, &local))
+	if (status == 409 ? !isd_apart_begin(p->c, &local) :
+	    !isd_state_set_u64(p->c->state, "attached", ISD_ATTACH_NONE, &local))
 		isd_client_fail(p->c, local);
 	else
 		isd_client_fail(p->c, error);
@@ -306,7 +346,7 @@ static void pull_polled(IsdRequest *r, const GError *error, gpointer data)
 
 	p->poll = NULL;
 	if (error && (status == 410 || status == 409)) {
-		pull_lost(p, error);
+		pull_lost(p, status, error);
 		return;
 	}
 	if (error || !pull_take(p, r, &local)) {
@@ -325,9 +365,11 @@ static void pull_ask(IsdPull *p, guint wait)
 		.done = pull_polled, .data = p,
 	};
 
-	spec.path = g_strdup_printf("kml?after=%" G_GUINT64_FORMAT "&wait=%u&max=%u&epoch=%"
-				    G_GUINT64_FORMAT, p->c->pull_offset, wait, PIECE_BYTES,
-				    p->c->epoch);
+	g_autofree char *crc = p->c->pull_crc ? g_strdup_printf("&crc=%u", p->c->pull_crc) : NULL;
+
+	spec.path = g_strdup_printf("kml?after=%" G_GUINT64_FORMAT "%s&wait=%u&max=%u&epoch=%"
+				    G_GUINT64_FORMAT, p->c->pull_offset, crc ? crc : "", wait,
+				    PIECE_BYTES, p->c->epoch);
 	p->poll = isd_fetch(p->c->fetcher, &spec);
 }
 
@@ -354,7 +396,8 @@ IsdPull *isd_pull_start(IsdClient *c)
 	memcpy(p->own, c->core->info.replica_uuid, 16);
 	isd_pull_apply_init(p);
 	c->pull = p;
-	pull_ask(p, 0);
+	p->more = TRUE;
+	p->later = g_idle_add(pull_later, p);
 	return p;
 }
 

@@ -15,12 +15,15 @@ struct IsdPull {
 	IsdRequest	*poll;
 	gboolean	asked;		/* the server has said how far its log goes */
 	gboolean	more;		/* it goes on behind this piece */
+	gboolean	began;		/* what the catalog lacked was looked for */
 	guint		later;		/* source: something had to wait */
 	/* the piece */
 	GByteArray	*piece;
 	GArray		*recs;		/* of struct kml_record, pointing into piece */
 	IsdOps		*ops;
 	guint64		piece_next, piece_recno;
+	guint32		piece_crc;	/* of its last record */
+	gboolean	unlisted;	/* it is none of the log: what the catalog lacked */
 	guint		next;		/* op to be applied */
 	guint		window;		/* ops before this one have their content */
 	gboolean	fetched;

@@ -293,6 +293,14 @@ void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret)
 		*ret = w.attr;
 }
 
+gboolean isd_push_is_ancestor(IsdClient *c, gint64 id, const struct kml_attrs *attr)
+{
+	struct kml_attrs base = { 0 };
+
+	isd_push_ancestor(c, id, &base);
+	return base.mode && base.size == attr->size && isd_time_equal(base.mtime, attr->mtime);
+}
+
 static void take_spans(Pending *w, const struct kml_record *r)
 {
 	w->whole |= (r->flags & KML_F_RANGES_ALL) || !r->has_attr || !r->has_old ||

@@ -235,20 +235,13 @@ static gboolean push_forget(IsdPush *p, GError **error)
 	       isd_sql_run(s, error, "DELETE FROM client_alias", "");
 }
 
-static void push_punched(int error, const void *body, gsize len, gpointer data)
-{
-}
-
 /* Everything before it is on the server: the log's front can be given back. */
-static void push_punch(IsdPush *p)
+static gboolean push_punch(IsdPush *p, GError **error)
 {
-	struct izo_pos pos = { GUINT64_TO_LE(p->c->push_offset), GUINT64_TO_LE(p->c->push_recno) };
-
 	if (p->c->push_offset - p->punched < PUNCH_BYTES)
-		return;
+		return TRUE;
 	p->punched = p->c->push_offset;
-	isd_channel_request(p->c->core->channel, IZO_MSG_PUNCH, 0, &pos, sizeof(pos),
-			    push_punched, NULL);
+	return isd_core_give_back(p->c->core, p->c->push_offset, p->c->push_recno, error);
 }
 
 gboolean isd_push_advance(IsdPush *p, GError **error)
@@ -278,9 +271,8 @@ gboolean isd_push_advance(IsdPush *p, GError **error)
 		return TRUE;
 	if (c->push_recno >= c->core->log_recno && !push_forget(p, error))
 		return FALSE;
-	if (!isd_client_commit(c, error))
+	if (!isd_client_commit(c, error) || !push_punch(p, error))
 		return FALSE;
-	push_punch(p);
 	isd_client_progress(c);
 	return TRUE;
 }

@@ -19,6 +19,7 @@
 
 #define PEERS_FLUSH	10		/* seconds */
 #define FULL_RETRY	2		/* seconds until a full disk is tried again */
+#define KEEP_DEFAULT	(1ULL << 30)	/* bytes */
 #define SWEEP		3600		/* seconds between looks at incoming/ */
 #define UPLOAD_AGE	(7 * 86400)	/* seconds without a write: nobody comes back */
 
@@ -26,6 +27,7 @@ typedef struct {
 	IsdServerView	v;
 	IsdAccount	account;
 	IsdGateway	*gateway;
+	guint64		keep;		/* bytes of the log, for peers that are behind */
 	guint		flush_timer, sweep_timer, full_timer, moved_idle;
 } IsdServer;
 
@@ -206,6 +208,8 @@ static gboolean flush_peers(gpointer data)
 
 	if (!isd_peers_flush(s->v.peers, &error))
 		log_failure("peers", error);
+	else
+		isd_keep_log(&s->v, s->keep);
 	return G_SOURCE_CONTINUE;
 }
 
@@ -342,6 +346,7 @@ gboolean isd_server_start(IsdCore *core, const IsdServerOptions *o, GError **err
 	IsdServer *s = g_new0(IsdServer, 1);
 
 	s->v.core = core;
+	s->keep = o->keep ? o->keep : KEEP_DEFAULT;
 	s->v.since = g_get_real_time() / G_USEC_PER_SEC;
 	core->role = s;
 	if (!start(s, o, error)) {

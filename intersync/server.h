@@ -93,6 +93,10 @@ typedef struct {
 	char		*blocked;	/* why changes are not seen, or NULL */
 	IsdReintCounts	counts;
 } IsdServerView;
+
+/* keep.c: give back what is not to be kept of the log; keep: bytes for peers that are behind. */
+void isd_keep_log(const IsdServerView *v, guint64 keep);
+
 void isd_pages_html(const IsdServerView *v, GByteArray *reply);
 void isd_pages_metrics(const IsdServerView *v, GByteArray *reply);
 /* Members of an object; one value. */

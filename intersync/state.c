@@ -251,6 +251,34 @@ static gboolean check_version(IsdState *s, GError **error)
 	return FALSE;
 }
 
+static int sync_file(IsdState *s, const char *name)
+{
+	int fd = openat(s->dirfd, name, O_RDONLY | O_CLOEXEC);
+	int rc = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (fdatasync(fd) < 0)
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+/* The log first, then what was committed, which may be in SQLite's own log alone. */
+gboolean isd_state_sync(IsdState *s, GError **error)
+{
+	int rc = sync_file(s, "kml");
+
+	if (!rc)
+		rc = sync_file(s, STATE_FILE "-wal");
+	if (!rc)
+		rc = sync_file(s, STATE_FILE);
+	if (!rc)
+		return TRUE;
+	g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "%s: %s", STATE_FILE, g_strerror(-rc));
+	return FALSE;
+}
+
 /*
  * In place of SQLite's own checkpoint, which makes the database durable: the
  * log goes first, so that after a power cut the state does not know of records that are lost.
@@ -258,18 +286,9 @@ static gboolean check_version(IsdState *s, GError **error)
 static int checkpoint(void *data, sqlite3 *db, const char *name, int pages)
 {
 	IsdState *s = data;
-	int fd;
 
-	if (pages < CHECKPOINT_PAGES)
-		return SQLITE_OK;
-	fd = openat(s->dirfd, "kml", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (fdatasync(fd) < 0)
-			pages = 0;
-		close(fd);
-	}
 	/* What cannot be done now is done after the next commit. */
-	if (pages)
+	if (pages >= CHECKPOINT_PAGES && !sync_file(s, "kml"))
 		sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	return SQLITE_OK;
 }

@@ -75,6 +75,8 @@ struct sqlite3_stmt *isd_state_prepare(IsdState *s, const char *sql, GError **er
 gboolean isd_state_begin(IsdState *s, GError **error);
 gboolean isd_state_commit(IsdState *s, GError **error);
 void isd_state_rollback(IsdState *s);
+/* What was committed, and the own log before it, are on the disk. */
+gboolean isd_state_sync(IsdState *s, GError **error);
 
 /* Small values by name: "local_offset", "pull_offset", "server_epoch" ... */
 gboolean isd_state_get_u64(IsdState *s, const char *key, guint64 *ret, GError **error);	/* 0 when unset */

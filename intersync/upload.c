@@ -217,6 +217,12 @@ gboolean isd_push_upload(IsdPush *p, PushOp *po, int fd, GArray *spans, PushUplo
 
 /* --- what of a file has to be sent --- */
 
+gboolean isd_push_mark_unsent(IsdClient *c, struct kml_oid oid, GError **error)
+{
+	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_unsent VALUES(?, ?)",
+			   "iu", (gint64)oid.ino, oid.gen);
+}
+
 static gboolean unsent(IsdPush *p, struct kml_oid oid)
 {
 	sqlite3_stmt *st;
@@ -282,8 +288,7 @@ gboolean isd_push_carry(IsdPush *p, const PushOp *po, const IsdObject *o, GError
 				      g_array_index(op->spans, IsdSpan, i).end);
 		g_hash_table_replace(p->carry, g_steal_pointer(&key), g_steal_pointer(&sum));
 	}
-	return isd_sql_run(p->c->state, error, "INSERT OR REPLACE INTO client_unsent VALUES(?, ?)",
-			   "iu", (gint64)o->oid.ino, o->oid.gen);
+	return isd_push_mark_unsent(p->c, o->oid, error);
 }
 
 gboolean isd_push_carried(IsdPush *p, struct kml_oid oid, GError **error)

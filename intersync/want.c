@@ -75,6 +75,11 @@ static const char client_schema[] =
 	"CREATE TABLE IF NOT EXISTS client_merge(no INTEGER PRIMARY KEY, spans BLOB,"
 	" version INTEGER);"
 	"CREATE INDEX IF NOT EXISTS client_conflict_id ON client_conflict(id);"
+	"CREATE TABLE IF NOT EXISTS client_listed(parent INTEGER, name BLOB, sino INTEGER,"
+	" sgen INTEGER, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
+	"CREATE INDEX IF NOT EXISTS client_listed_soid ON client_listed(sino, sgen);"
+	"CREATE TABLE IF NOT EXISTS client_mark(recno INTEGER PRIMARY KEY, offset INTEGER,"
+	" crc INTEGER);"
 	"CREATE TABLE IF NOT EXISTS client_unsent(ino INTEGER, gen INTEGER,"
 	" PRIMARY KEY(ino, gen)) WITHOUT ROWID;";
 

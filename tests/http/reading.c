@@ -124,6 +124,36 @@ static void log_records(void)
 	check(a.status == 204, "nothing new");
 }
 
+/* Only who has followed this log may go on with it. */
+static void same_log(void)
+{
+	unsigned long long start = position_offset, next;
+	struct kml_rec rec;
+
+	put_file("same-log", "x", 1);
+	settle();
+	get("kml?after=%llu&max=1&crc=1", start);
+	check_status(start == KML_HEADER_SIZE ? 200 : 409, start == KML_HEADER_SIZE ?
+		     "kml from the beginning, whatever crc says" : "kml behind another record");
+	get("kml?after=%llu&max=1", start);
+	check(a.status == 200 && a.len >= sizeof(rec), "a record");
+	memcpy(&rec, a.body, sizeof(rec));
+	next = start + a.len;
+	put_file("same-log-2", "x", 1);
+	settle();
+	get("kml?after=%llu&max=1&crc=%lu", next, (unsigned long) le32toh(rec.crc));
+	check_status(200, "kml behind the record that ends there");
+	get("kml?after=%llu&max=1&crc=%lu", next, (unsigned long) le32toh(rec.crc) ^ 1);
+	check_status(409, "kml behind another record than ends there");
+	get("kml?after=%llu&max=1&crc=%lu", next + 8, (unsigned long) le32toh(rec.crc));
+	check_status(409, "kml where no record ends");
+	get("kml?after=%llu&crc=%lu&wait=200", 1ULL << 50, (unsigned long) le32toh(rec.crc));
+	check_status(409, "kml far behind the end, without waiting");
+	get("kml?after=%llu&crc=-1", next);
+	check_status(400, "crc is a number");
+	catch_up();
+}
+
 /* A change in the mount after a while, by another process. */
 static pid_t change_later(const char *name, unsigned int ms)
 {
@@ -165,8 +195,10 @@ static void catalog(void)
 {
 	struct kml_record r = { 0 };
 	uint64_t count = 0, links = 0, files = 0;
+	unsigned long long crc;
 	bool ordered = true;
 	size_t pos = 0;
+	char *end;
 
 	mkdir(in_mount("cat"), 0750);
 	put_file("cat/file", "x", 1);
@@ -189,8 +221,12 @@ static void catalog(void)
 	}
 	check(ordered && pos == a.len && r.opcode == KML_CATALOG_END, "it is whole, and numbered");
 	check(files == 1 && links == 1, "a file with two names is one object and a link");
-	check(strtoull(header("InterSync-Position"), NULL, 10) == position_offset,
+	check(strtoull(header("InterSync-Position"), &end, 10) == position_offset,
 	      "it tells its position");
+	strtoull(end, &end, 10);
+	crc = strtoull(end, &end, 10);
+	get("kml?after=%llu&crc=%llu", (unsigned long long) position_offset, crc);
+	check_status(204, "and the checksum of the record before");
 }
 
 static void get_data(const char *name, const char *more, const char *query)
@@ -349,6 +385,7 @@ void test_reading(void)
 	profile();
 	wrong_requests();
 	log_records();
+	same_log();
 	long_poll();
 	catalog();
 	data();
