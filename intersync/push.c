@@ -340,7 +340,8 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 {
 	PushOp *po = &g_array_index(s->push, PushOp, index);
 
-	if (isd_push_is_covered(p->c, po->op->r.obj, po->op->r.recno)) {
+	if (isd_push_is_covered(p->c, po->op->r.obj, po->op->r.recno) &&
+	    !isd_push_is_further_name(p->c, &po->op->r)) {
 		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is covered by another one",
 			  (guint64)po->op->r.recno);
 		return isd_segment_op_done(p, s, index, error);

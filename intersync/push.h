@@ -105,6 +105,8 @@ void isd_push_ask(IsdPush *p);
 /* --- push_pending.c --- */
 
 gboolean isd_push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno);
+/* ... but the LINK r still gives it a name that the other record does not. */
+gboolean isd_push_is_further_name(IsdClient *c, const struct kml_record *r);
 /* It was removed here before the server said what it is called there. */
 gboolean isd_push_remember_gone(IsdClient *c, struct kml_oid oid, struct kml_oid soid,
 				GError **error);

@@ -63,6 +63,30 @@ gboolean isd_push_is_covered(IsdClient *c, struct kml_oid oid, guint64 recno)
 	return covered;
 }
 
+/*
+ * The record that covers this one makes the object under its first name; a LINK of
+ * another name that it has is still to be sent.
+ */
+gboolean isd_push_is_further_name(IsdClient *c, const struct kml_record *r)
+{
+	g_autofree char *tname = isd_str(r->tname);
+	g_auto(IsdObject) o = { 0 }, dir = { 0 };
+	g_auto(IsdName) first = { 0 }, n = { 0 };
+	gboolean found = FALSE;
+	sqlite3_stmt *st;
+
+	if (r->opcode != KML_LINK ||
+	    isd_sql_row(c->state, NULL, &st, "SELECT 1 FROM client_cover WHERE ino = ? AND gen = ?"
+			" AND carrier <> 0", "iu", (gint64)r->obj.ino, r->obj.gen) <= 0)
+		return FALSE;
+	sqlite3_reset(st);
+	return isd_push_find(c, r->obj, &o, &found, NULL) && found &&
+	       isd_push_find(c, r->tparent, &dir, &found, NULL) && found &&
+	       isd_state_a_name(c->state, o.id, &first, &found, NULL) && found &&
+	       (first.parent != dir.id || strcmp(first.name, tname)) &&
+	       isd_state_lookup(c->state, dir.id, tname, &n, &found, NULL) && found && n.id == o.id;
+}
+
 gboolean isd_push_void_renames(IsdClient *c, gint64 id, guint64 carrier, GError **error)
 {
 	return isd_sql_run(c->state, error, "INSERT OR REPLACE INTO client_void VALUES(?, ?, ?)",
