@@ -92,18 +92,25 @@ static int finish(struct izo_op *op, struct inode *inode, int err)
 	return 0;
 }
 
+/*
+ * As root, see above; but for an ACL, which older kernels have set like any other attribute: what
+ * it takes to set one, and what becomes of the mode then, is asked by the lower file system.
+ */
 static int change_lower(struct inode *inode, const char *name, const void *value,
 			size_t size, int flags)
 {
-	const struct cred *old = override_creds(izo_sb(inode->i_sb)->creds);
+	const struct cred *old = NULL;
 	struct dentry *lower = izo_lower_dentry(inode);
 	int err;
 
+	if (!is_posix_acl_xattr(name))
+		old = override_creds(izo_sb(inode->i_sb)->creds);
 	if (value)
 		err = vfs_setxattr(&nop_mnt_idmap, lower, name, value, size, flags);
 	else
 		err = vfs_removexattr(&nop_mnt_idmap, lower, name);
-	revert_creds(old);
+	if (old)
+		revert_creds(old);
 	return err;
 }
 

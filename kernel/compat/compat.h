@@ -110,10 +110,10 @@ static inline int izo_thaw(struct super_block *sb)
 /* nameless files */
 
 #ifndef IZO_HAVE_D_MARK_TMPFILE
-/* d_tmpfile() takes a link away, which the new inode does not have here. */
+/* d_tmpfile() takes a link away, which the new inode does not have here (any more). */
 static inline void izo_d_tmpfile(struct file *file, struct inode *inode)
 {
-	inc_nlink(inode);
+	set_nlink(inode, 1);
 	d_tmpfile(file, inode);
 }
 #else
