@@ -25,8 +25,9 @@
  * in the same places costs no more syncs.
  *
  * The file is written by a worker without anybody's limits.  changing.lock is
- * taken inside everything else; who waits for the set holds none but the VFS's and
- * izo_inode.lock, and is in no round when it waits for room.
+ * taken inside everything else, so it is not held while the file is written, which is what
+ * file_lock is for; who waits for the set holds none but the VFS's and izo_inode.lock,
+ * and is in no round when it waits for room.
  */
 #include "changing.h"
 #include "izo_trace.h"
@@ -67,9 +68,11 @@ struct izo_changing {
 	struct file		*file;
 	struct chg_header	header;
 	u8			boot_id[16];	/* of this kernel */
-	struct chg_slot		*slots;
+	struct mutex		file_lock;	/* one writes slots at a time */
+	void			*block;		/* of slots on its way to the file */
 
 	struct mutex		lock;		/* of all that follows */
+	struct chg_slot		*slots;
 	wait_queue_head_t	changed;	/* durable, emptied, or nobody in a round */
 	wait_queue_head_t	work;		/* for the thread */
 	struct workqueue_struct	*wq;
@@ -218,13 +221,15 @@ static struct izo_changing *set_new(struct izo_journal *j)
 	j->changing = c;
 	c->j = j;
 	c->round = 1;
+	mutex_init(&c->file_lock);
 	mutex_init(&c->lock);
 	init_waitqueue_head(&c->changed);
 	init_waitqueue_head(&c->work);
 	get_boot_id(c->boot_id);
 	c->slots = vzalloc(SLOTS * sizeof(*c->slots));
 	c->members = kvcalloc(SLOTS, sizeof(*c->members), GFP_KERNEL);
-	return c->slots && c->members ? c : NULL;
+	c->block = kmalloc(CHG_BLOCK, GFP_KERNEL);
+	return c->slots && c->members && c->block ? c : NULL;
 }
 
 /* Also where it is not needed, but somebody else has left one. */
@@ -266,6 +271,7 @@ void izo_changing_close(struct izo_journal *j)
 		fput(c->file);
 	vfree(c->slots);
 	kvfree(c->members);
+	kfree(c->block);
 	kvfree(c);
 	j->changing = NULL;
 }
@@ -388,30 +394,48 @@ static void drop(struct izo_changing *c, u32 k)
 	c->n--;
 }
 
-/* Into the file, not to the disk yet.  What fails stays to be written. */
+static int write_block(struct izo_changing *c, unsigned int b)
+{
+	int err;
+
+	if (!test_bit(b, c->dirty))
+		return 0;
+	mutex_lock(&c->lock);
+	clear_bit(b, c->dirty);
+	memcpy(c->block, &c->slots[b * SLOTS_BLOCK], CHG_BLOCK);
+	mutex_unlock(&c->lock);
+	err = izo_pwrite(c->file, c->block, CHG_BLOCK, (u64)(FIRST_BLOCK + b) * CHG_BLOCK);
+	if (err)
+		set_bit(b, c->dirty);
+	return err;
+}
+
+/*
+ * Into the file, not to the disk yet.  What fails stays to be written.  Called without
+ * the lock, as all that writes.
+ */
 static int write_dirty(struct izo_changing *c)
 {
 	unsigned int b;
 	int err = 0;
 
-	for_each_set_bit(b, c->dirty, BLOCKS) {
-		err = izo_pwrite(c->file, &c->slots[b * SLOTS_BLOCK], CHG_BLOCK,
-				 (u64)(FIRST_BLOCK + b) * CHG_BLOCK);
-		if (err)
-			break;
-		clear_bit(b, c->dirty);
-	}
+	mutex_lock(&c->file_lock);
+	for (b = 0; b < BLOCKS && !err; b++)
+		err = write_block(c, b);
+	mutex_unlock(&c->file_lock);
 	return err;
 }
 
 /* Making it durable: one sync serves all who wait */
 
+/* Called with the lock held, gives it up meanwhile. */
 static void sync_once(struct izo_changing *c)
 {
 	const u64 last = c->version;
-	int err = write_dirty(c);
+	int err;
 
 	mutex_unlock(&c->lock);
+	err = write_dirty(c);
 	if (!err)
 		err = vfs_fsync(c->file, 1);
 	mutex_lock(&c->lock);
@@ -867,6 +891,20 @@ static int make_all_durable(struct izo_changing *c, u32 round)
 	return err;
 }
 
+/* Called with the lock held, gives it up meanwhile. */
+static int forget_older(struct izo_changing *c, u32 round, u64 end)
+{
+	int err;
+
+	drop_older(c, round);
+	mutex_unlock(&c->lock);
+	err = header_write(c, end);
+	if (!err)
+		err = write_dirty(c);
+	mutex_lock(&c->lock);
+	return err;
+}
+
 /*
  * The log's position is from before the round ends: what begins later is behind it.
  * Called with the lock held.
@@ -881,12 +919,8 @@ static void checkpoint(struct izo_changing *c)
 	WRITE_ONCE(c->round, round + 1);
 	smp_mb();	/* see enter() */
 	err = make_all_durable(c, round);
-	if (!err) {
-		drop_older(c, round);
-		err = header_write(c, end);
-	}
 	if (!err)
-		err = write_dirty(c);
+		err = forget_older(c, round, end);
 	trace_izo_checkpoint(c->j, c->j->data_end, end, recno, err);
 	if (!err)
 		izo_journal_data_synced(c->j, end, recno);
