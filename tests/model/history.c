@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INTRUDE	6	/* one of so many times, if there is an event */
+#define INTRUDE	4	/* one of so many times, if there is an event */
+#define NEAR	6	/* among so many */
 
 typedef struct {
 	struct host	*h;
@@ -469,6 +470,7 @@ static const What *what_of(const char *name)
 
 static const History *running;	/* NULL: nobody does anything now */
 static guint next_event;
+static GArray *early;			/* gboolean for each event: it was done before its time */
 
 static char *rest_and_verify(const History *h)
 {
@@ -498,21 +500,38 @@ static char *run_words(const History *h, char **word, const char *line)
 	return NULL;
 }
 
+/* The next event of that host, if it is not far; NULL: none that a program does. */
+static const char *near_event(const struct host *h, guint *ret_index)
+{
+	for (guint i = next_event; running && i < MIN(next_event + NEAR, running->events->len); i++) {
+		const char *line = g_ptr_array_index(running->events, i);
+		g_auto(GStrv) word = g_strsplit(line, " ", -1);
+		const What *w = g_strv_length(word) >= 3 ? what_of(word[2]) : NULL;
+
+		if (!w || w->kind == ALL)
+			return NULL;
+		if (g_array_index(early, gboolean, i) || host_of(word[1]) != h)
+			continue;
+		*ret_index = i;
+		return w->kind == OP ? line : NULL;
+	}
+	return NULL;
+}
+
 /*
  * The daemon of h has just decided something and asks its file system: at times a
  * program is faster.
  */
 void history_intrude(struct host *h)
 {
-	const char *line = running && next_event < running->events->len ?
-			   g_ptr_array_index(running->events, next_event) : NULL;
+	guint index = 0;
+	const char *line = sim_random(INTRUDE) ? NULL : near_event(h, &index);
 	g_auto(GStrv) word = line ? g_strsplit(line, " ", -1) : NULL;
-	const What *w = line && g_strv_length(word) >= 3 ? what_of(word[2]) : NULL;
 	g_autofree char *why = NULL;
 
-	if (!w || w->kind != OP || host_of(word[1]) != h || sim_random(INTRUDE))
+	if (!line)
 		return;
-	next_event++;
+	g_array_index(early, gboolean, index) = TRUE;
 	sim_trace(h, "(in between)");
 	why = run_words(running, word, line);
 }
@@ -532,7 +551,8 @@ static char *run_event(const History *h, gint64 begin)
 		return g_strdup_printf("history: cannot be understood: %s", line);
 	if (sim_step(MAX(due(line, begin), sim_now())))
 		return NULL;
-	next_event++;
+	if (g_array_index(early, gboolean, next_event++))
+		return NULL;
 	return run_words(h, word, line);
 }
 
@@ -570,9 +590,12 @@ char *history_run(const History *h, const char *top)
 		why = verify(FALSE);
 	begin = sim_now();
 	running = h;
+	early = g_array_sized_new(FALSE, TRUE, sizeof(gboolean), h->events->len);
+	g_array_set_size(early, h->events->len);
 	for (next_event = 0; next_event < h->events->len && !why; )
 		why = run_event(h, begin);
 	running = NULL;
+	g_array_unref(early);
 	if (!why)
 		why = rest_and_verify(h);
 	return why;
