@@ -40,6 +40,25 @@ static gboolean copy_xattrs(IsdCore *core, gint64 id, int dirfd, const char *nam
 	return TRUE;
 }
 
+/* The file of a row was replaced by the server's new version: it goes on under that number. */
+static gboolean meet_replaced(IsdCore *core, gint64 id, int dirfd, const char *name,
+			      struct kml_oid want, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	gboolean found;
+	struct stat st;
+	guint32 gen;
+
+	if (!isd_state_by_id(core->state, id, &o, &found, error))
+		return FALSE;
+	if (!found || !S_ISREG(o.attr.mode) || (o.oid.ino == want.ino && o.oid.gen == want.gen) ||
+	    fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != want.ino ||
+	    !S_ISREG(st.st_mode) || inode_generation(dirfd, name, &gen) < 0 || gen != want.gen)
+		return TRUE;
+	o.oid = want;
+	return isd_state_put_object(core->state, &o, error);
+}
+
 /*
  * The name gets a row if it is a directory or a file that no row has, and that object unless `want`
  * is any (ino 0).  *ret_id 0: it is not; otherwise the row that the name has.
@@ -58,7 +77,7 @@ static gboolean meet_name(IsdCore *core, gint64 parent, int dirfd, const char *n
 		return FALSE;
 	if (found) {
 		*ret_id = n.id;
-		return TRUE;
+		return !want.ino || meet_replaced(core, n.id, dirfd, name, want, error);
 	}
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    !(S_ISDIR(st.st_mode) || (S_ISREG(st.st_mode) && st.st_nlink == 1)) ||
