@@ -64,9 +64,15 @@ static void position(struct host *h, GByteArray *reply)
 static int punch(struct host *h, const guint8 *body)
 {
 	struct izo_pos pos;
+	int err;
 
 	memcpy(&pos, body, sizeof(pos));
-	return -klog_punch(h->kml_fd, GUINT64_FROM_LE(pos.offset), GUINT64_FROM_LE(pos.recno));
+	err = -klog_punch(h->kml_fd, GUINT64_FROM_LE(pos.offset), GUINT64_FROM_LE(pos.recno));
+	if (!err) {
+		h->head.first_offset = GUINT64_FROM_LE(pos.offset);
+		h->head.first_recno = GUINT64_FROM_LE(pos.recno) + 1;
+	}
+	return err;
 }
 
 static int work(struct host *h, guint type, const guint8 *body, gsize len, GByteArray *reply)

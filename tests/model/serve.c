@@ -307,6 +307,19 @@ void serve_kml(const Ask *ask, Answer *a)
 	finish(a, status);
 }
 
+/* The server was set back, and the record that ends there is another one than the client has. */
+static gboolean is_other_log(const Ask *ask, guint64 after)
+{
+	guint64 crc;
+	uint32_t is = 0;
+	int status;
+
+	if (!number(ask, "crc", &crc))
+		return FALSE;
+	status = mis_kml_sum(&fileset, after, &is);
+	return status == 404 || (status == 200 && is != crc);
+}
+
 static void kml(const Ask *ask, Answer *a)
 {
 	guint64 after = 0, wait = 0;
@@ -314,6 +327,10 @@ static void kml(const Ask *ask, Answer *a)
 
 	tell_peer(ask);
 	number(ask, "after", &after);
+	if (is_other_log(ask, after)) {
+		refuse(a, 409);
+		return;
+	}
 	number(ask, "wait", &wait);
 	if (wait && get_info(a, &info) && after >= info.end_offset && after <= info.log_end) {
 		a->waits = TRUE;
@@ -329,15 +346,18 @@ static void catalog(const Ask *ask, Answer *a)
 {
 	struct mis_reader *r;
 	uint64_t offset, recno;
+	uint32_t crc;
 
 	tell_peer(ask);
 	r = get_reader(a);
 	if (!r)
 		return;
-	if (mis_reader_position(r, &offset, &recno)) {
+	if (mis_reader_position(r, &offset, &recno) &&
+	    mis_kml_sum(&fileset, offset, &crc) == 200) {
 		header(a, "intersync-position", g_strdup_printf("%" G_GUINT64_FORMAT " %"
-								G_GUINT64_FORMAT, (guint64) offset,
-								(guint64) recno));
+								G_GUINT64_FORMAT " %u",
+								(guint64) offset,
+								(guint64) recno, crc));
 		finish(a, mis_catalog(&fileset, r, sink, a));
 	} else {
 		refuse(a, 500);

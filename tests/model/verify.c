@@ -189,14 +189,15 @@ static char *check(struct host *h)
 static char *exactly_once(struct host *h)
 {
 	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	guint64 at = h->head.first_offset;
+	struct klog_header head;
 	struct kml_record r;
 	struct klog *log;
 	char *why = NULL;
-	uint64_t next;
+	uint64_t at, next;
 
-	if (klog_open(h->meta_fd, "kml", &log) < 0)
+	if (klog_open(h->meta_fd, "kml", &log) < 0 || klog_header(log, &head) < 0)
 		return g_strdup("once: the log of the server cannot be opened");
+	at = head.first_offset;
 	for (; !why && klog_read(log, at, &r, &next) > 0; at = next) {
 		char *key;
 
