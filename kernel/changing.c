@@ -949,16 +949,18 @@ static bool round_is_over(struct izo_changing *c)
 /* Until the round has lasted long enough; nothing changes: as long as that. */
 static void wait_for_end(struct izo_changing *c)
 {
-	const unsigned long until = jiffies + READ_ONCE(c->j->sbi->checkpoint_every) * HZ;
+	const unsigned int every = READ_ONCE(c->j->sbi->checkpoint_every);
+	unsigned long until;
 	u64 end, recno;
 
 	while (!kthread_should_stop() && c->n == 0)
 		thread_wait(c, MAX_SCHEDULE_TIMEOUT);
+	until = jiffies + (unsigned long)every * HZ;
 	izo_journal_end(c->j, &end, &recno);
 	WRITE_ONCE(c->round_end, end + ROUND_LOG);
 	while (!kthread_should_stop() && !c->full && !round_is_over(c) &&
-	       time_before(jiffies, until))
-		thread_wait(c, until - jiffies);
+	       (!every || time_before(jiffies, until)))
+		thread_wait(c, every ? until - jiffies : MAX_SCHEDULE_TIMEOUT);
 }
 
 static int checkpointer(void *arg)
