@@ -233,8 +233,8 @@ static const What whats[] = {
 	{ "kill-in", "k", 4, DAEMON, run_kill_in },
 	{ "start", "", 8, DAEMON, run_start },
 	{ "power-cut", "", 2, NAMED, run_power_cut },
-	{ "full", "", 3, DAEMON, run_full },
-	{ "room", "", 4, DAEMON, run_room },
+	{ "full", "", 3, NAMED, run_full },
+	{ "room", "", 4, NAMED, run_room },
 	{ "sync", "", 5, ALL, NULL },
 };
 
