@@ -231,6 +231,102 @@ static int catalog(struct walk *w)
 	return flush(w);
 }
 
+/* --- some objects alone --- */
+
+/* At the name that a catalog would make it at, then its other names. */
+static int tell(struct walk *w, const IsdObject *o)
+{
+	g_autoptr(GArray) names = NULL;
+	gboolean first;
+	guint i;
+
+	if (o->id == ISD_ROOT_ID)
+		return put_object(w, o, (struct kml_oid) { 0 }, NULL);
+	if (!isd_state_names(w->state, o->id, &names, NULL))
+		return MIS_BROKEN;
+	for (w->links = FALSE; ; w->links = TRUE) {
+		for (i = 0; i < names->len; i++) {
+			const IsdName *n = &g_array_index(names, IsdName, i);
+			g_auto(IsdObject) dir = { 0 };
+			gboolean found;
+
+			if (is_first(w, o, n, &first) ||
+			    !isd_state_by_id(w->state, n->parent, &dir, &found, NULL) || !found)
+				return MIS_BROKEN;
+			if (first == w->links)
+				continue;
+			if (first ? put_object(w, o, dir.oid, n->name) :
+				    put_link(w, o, dir.oid, n))
+				return MIS_BROKEN;
+		}
+		if (w->links)
+			return 0;
+	}
+}
+
+/* The object that a question is about: itself, or what has a name. */
+static int find_asked(struct walk *w, const struct kml_record *q, IsdObject *ret, gboolean *ret_found)
+{
+	g_autofree char *name = NULL;
+	g_auto(IsdObject) dir = { 0 };
+	g_auto(IsdName) n = { 0 };
+
+	if (!q->tname.ptr)
+		return isd_state_by_oid(w->state, q->obj, ret, ret_found, NULL) ? 0 : MIS_BROKEN;
+	name = g_strndup(q->tname.ptr, q->tname.len);
+	if (!isd_state_by_oid(w->state, q->tparent, &dir, ret_found, NULL) ||
+	    (*ret_found && !isd_state_lookup(w->state, dir.id, name, &n, ret_found, NULL)) ||
+	    (*ret_found && !isd_state_by_id(w->state, n.id, ret, ret_found, NULL)))
+		return MIS_BROKEN;
+	return 0;
+}
+
+static int where(struct walk *w, const char *req, size_t len)
+{
+	struct kml_record q, end = { .opcode = KML_CATALOG_END };
+	size_t pos;
+
+	for (pos = 0; pos < len; ) {
+		g_auto(IsdObject) o = { 0 };
+		gboolean found;
+
+		pos += kml_decode(req + pos, len - pos, &q);
+		if (find_asked(w, &q, &o, &found) || (found && tell(w, &o)))
+			return MIS_BROKEN;
+	}
+	return put(w, &end) ? MIS_BROKEN : flush(w);
+}
+
+static bool is_asking(const char *req, size_t len)
+{
+	size_t pos = 0;
+
+	while (pos < len) {
+		struct kml_record q;
+		ssize_t step = kml_decode(req + pos, len - pos, &q);
+
+		if (step <= 0 || q.opcode != KML_RESYNC)
+			return false;
+		pos += step;
+	}
+	return true;
+}
+
+int mis_where(const struct mis_fileset *f, struct mis_reader *r, const void *req, size_t len,
+	      mis_sink sink, void *data)
+{
+	struct walk w = { .state = r->state, .sink = sink, .data = data };
+	int err;
+
+	if (!is_asking(req, len))
+		return 400;
+	err = where(&w, req, len);
+	free(w.buf);
+	return err ? MIS_BROKEN : 200;
+}
+
+/* --- all of it --- */
+
 int mis_catalog(const struct mis_fileset *f, struct mis_reader *r, mis_sink sink, void *data)
 {
 	struct walk w = { .state = r->state, .sink = sink, .data = data };

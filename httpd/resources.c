@@ -15,6 +15,7 @@
 #define OCTETS		"application/octet-stream"
 #define KML_MAX_DEFAULT	(1 << 20)
 #define KML_MAX		(8 << 20)
+#define WHERE_MAX	(4 << 20)	/* bytes of questions */
 
 /* Who asks, for `izoctl peers`; not for every file that is fetched. */
 static void tell_peer(struct mis_request *q)
@@ -215,20 +216,18 @@ static int answer_kml(struct mis_request *q)
 	return has_after ? kml_records(q, &info, wait.after, max) : kml_file(q, &info);
 }
 
-static int answer_catalog(struct mis_request *q)
+/* A reader, and the header that says at which position it reads. */
+static int get_reader_at(struct mis_request *q, struct mis_reader **ret)
 {
 	struct mis_reader *r = get_reader(q);
 	uint64_t offset, recno;
 	uint32_t crc;
-	int status;
 
-	q->kind = MIS_CATALOG;
-	tell_peer(q);
 	if (!r)
-		return mis_fail_status(q, HTTP_SERVICE_UNAVAILABLE);
+		return HTTP_SERVICE_UNAVAILABLE;
 	if (!mis_reader_position(r, &offset, &recno)) {
 		mis_reader_put(q->f, r);
-		return mis_fail_status(q, HTTP_INTERNAL_SERVER_ERROR);
+		return HTTP_INTERNAL_SERVER_ERROR;
 	}
 	apr_table_setn(q->r->headers_out, "InterSync-Position",
 		       mis_kml_sum(q->f, offset, &crc) == HTTP_OK ?
@@ -236,6 +235,20 @@ static int answer_catalog(struct mis_request *q)
 				    recno, crc) :
 		       apr_psprintf(q->r->pool, "%" PRIu64 " %" PRIu64, offset, recno));
 	ap_set_content_type(q->r, OCTETS);
+	*ret = r;
+	return HTTP_OK;
+}
+
+static int answer_catalog(struct mis_request *q)
+{
+	struct mis_reader *r;
+	int status;
+
+	q->kind = MIS_CATALOG;
+	tell_peer(q);
+	status = get_reader_at(q, &r);
+	if (status != HTTP_OK)
+		return mis_fail_status(q, status);
 	status = q->r->header_only ? HTTP_OK : mis_catalog(q->f, r, mis_sink_client, q);
 	mis_reader_put(q->f, r);
 	return mis_finish(q, status);
@@ -349,6 +362,26 @@ static int answer_bundle(struct mis_request *q)
 		mis_reader_put(q->f, reader);
 	} else {
 		status = HTTP_SERVICE_UNAVAILABLE;
+	}
+	free(req);
+	return mis_finish(q, status);
+}
+
+static int answer_where(struct mis_request *q)
+{
+	struct mis_reader *r;
+	char *req;
+	size_t len;
+	int status;
+
+	q->kind = MIS_CATALOG;
+	status = mis_read_body(q, WHERE_MAX, &req, &len);
+	if (status != HTTP_OK)
+		return mis_fail_status(q, status);
+	status = get_reader_at(q, &r);
+	if (status == HTTP_OK) {
+		status = mis_where(q->f, r, req, len, mis_sink_client, q);
+		mis_reader_put(q->f, r);
 	}
 	free(req);
 	return mis_finish(q, status);
@@ -583,6 +616,7 @@ static const struct resource {
 	{ "catalog",	M_GET,	false,	answer_catalog },
 	{ "data",	M_GET,	true,	answer_data },
 	{ "bundle",	M_POST,	false,	answer_bundle },
+	{ "where",	M_POST,	false,	answer_where },
 	{ "incoming",	M_INVALID,	true,	answer_incoming },
 	{ "reint",	M_POST,	false,	answer_reint },
 	{ "status",	M_GET,	false,	answer_status },

@@ -91,6 +91,10 @@ int mis_bundle(const struct mis_fileset *f, struct mis_reader *r, const void *re
 /* GET catalog; r says at which position. */
 int mis_catalog(const struct mis_fileset *f, struct mis_reader *r, mis_sink sink, void *data);
 
+/* POST where: the same of the objects and names that req, as it came, asks for. */
+int mis_where(const struct mis_fileset *f, struct mis_reader *r, const void *req, size_t len,
+	      mis_sink sink, void *data);
+
 /*
  * GET kml: whole records from `after` on and before `end`, about max bytes.
  * *ret_buf is malloc()ed.  200, 400 (no record begins there), 410 or 500.

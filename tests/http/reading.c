@@ -229,6 +229,60 @@ static void catalog(void)
 	check_status(204, "and the checksum of the record before");
 }
 
+static size_t put_question(char *buf, size_t size, struct kml_oid obj, struct kml_oid dir,
+			   const char *name)
+{
+	struct kml_record r = {
+		.opcode = KML_RESYNC, .obj = obj, .tparent = dir,
+		.tname = { name, name ? strlen(name) : 0 },
+	};
+	ssize_t n = kml_encode(buf, size, &r);
+
+	return n > 0 ? n : 0;
+}
+
+/* The opcodes of the answer, in order: "CREATE LINK CATALOG_END ". */
+static const char *opcodes(void)
+{
+	static char text[256];
+	struct kml_record r;
+	size_t pos = 0;
+
+	text[0] = 0;
+	while (pos < a.len) {
+		ssize_t n = kml_decode(a.body + pos, a.len - pos, &r);
+		size_t at = strlen(text);
+
+		if (n <= 0)
+			break;
+		pos += n;
+		snprintf(text + at, sizeof(text) - at, "%s ", kml_opcode_name(r.opcode));
+	}
+	return text;
+}
+
+/* After catalog(): a file with two names in "cat". */
+static void where(void)
+{
+	const struct kml_oid none = { 0 }, unknown = { .ino = 1, .gen = 1 };
+	struct kml_oid cat = oid_of("cat");
+	char body[1024];
+	size_t n;
+
+	n = put_question(body, sizeof(body), none, cat, "other");
+	n += put_question(body + n, sizeof(body) - n, none, cat, "nothing");
+	n += put_question(body + n, sizeof(body) - n, unknown, none, NULL);
+	n += put_question(body + n, sizeof(body) - n, cat, none, NULL);
+	request("POST", "where", body, n, NULL);
+	check_status(200, "where");
+	check(!strcmp(opcodes(), "CREATE LINK MKDIR CATALOG_END "),
+	      "what is asked for, with all names: %s", opcodes());
+	check(strtoull(header("InterSync-Position"), NULL, 10) == position_offset,
+	      "at that position");
+	request("POST", "where", body, n - 8, NULL);
+	check_status(400, "where with half a question");
+}
+
 static void get_data(const char *name, const char *more, const char *query)
 {
 	char path[256];
@@ -388,6 +442,7 @@ void test_reading(void)
 	same_log();
 	long_poll();
 	catalog();
+	where();
 	data();
 	sparse();
 	being_written();

@@ -342,26 +342,47 @@ static void kml(const Ask *ask, Answer *a)
 		serve_kml(ask, a);
 }
 
-static void catalog(const Ask *ask, Answer *a)
+/* A reader, and the header that says at which position it reads. */
+static struct mis_reader *get_reader_at(Answer *a)
 {
-	struct mis_reader *r;
+	struct mis_reader *r = get_reader(a);
 	uint64_t offset, recno;
 	uint32_t crc;
 
-	tell_peer(ask);
-	r = get_reader(a);
 	if (!r)
-		return;
+		return NULL;
 	if (mis_reader_position(r, &offset, &recno) &&
 	    mis_kml_sum(&fileset, offset, &crc) == 200) {
 		header(a, "intersync-position", g_strdup_printf("%" G_GUINT64_FORMAT " %"
 								G_GUINT64_FORMAT " %u",
 								(guint64) offset,
 								(guint64) recno, crc));
-		finish(a, mis_catalog(&fileset, r, sink, a));
-	} else {
-		refuse(a, 500);
+		return r;
 	}
+	mis_reader_put(&fileset, r);
+	refuse(a, 500);
+	return NULL;
+}
+
+static void catalog(const Ask *ask, Answer *a)
+{
+	struct mis_reader *r;
+
+	tell_peer(ask);
+	r = get_reader_at(a);
+	if (!r)
+		return;
+	finish(a, mis_catalog(&fileset, r, sink, a));
+	mis_reader_put(&fileset, r);
+}
+
+static void where(const Ask *ask, Answer *a)
+{
+	struct mis_reader *r = get_reader_at(a);
+
+	if (!r)
+		return;
+	finish(a, mis_where(&fileset, r, ask->body, ask->len, sink, a));
 	mis_reader_put(&fileset, r);
 }
 
@@ -497,7 +518,8 @@ static const struct {
 	void		(*func)(const Ask *ask, Answer *a);
 } resources[] = {
 	{ "profile", profile }, { "kml", kml }, { "catalog", catalog }, { "data/", data },
-	{ "bundle", bundle }, { "incoming/", incoming }, { "reint", reint },
+	{ "bundle", bundle }, { "where", where }, { "incoming/", incoming },
+	{ "reint", reint },
 };
 
 void serve(const Ask *ask, Answer *a)
