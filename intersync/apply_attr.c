@@ -53,7 +53,7 @@ static gboolean attr_done(IsdClient *c, gpointer item, const struct izo_reint_re
 	if (!found)
 		return TRUE;
 	o.attr.ctime = isd_result_ctime(res);
-	o.aver = r->recno;
+	o.aver = MAX(o.aver, r->recno);
 	if (!take_bits(c, &o, it->op, it->valid ? it->valid : attr_bits(&o, it->op), error) ||
 	    !isd_state_put_object(c->state, &o, error))
 		return FALSE;
@@ -82,7 +82,7 @@ static gboolean less_pending(IsdPull *p, IsdOp *op, const IsdObject *o, gboolean
 	if (isd_push_is_pending(p->c, o->oid, o->laver) &&
 	    !isd_push_pending_attrs(p->c, o->oid, &valid, &xattrs, error))
 		return FALSE;
-	if (r->opcode == KML_SETATTR) {
+	if (r->opcode == KML_SETATTR || r->opcode == KML_CLOSE) {
 		r->attr.valid &= ~valid;
 		*ret_left = r->attr.valid != 0;
 	} else if (xattrs && kml_xattr_next(r->xattrs, r->xattrs_len, &pos, &name, &value)) {
@@ -109,6 +109,53 @@ static gboolean attr_wanted(IsdPull *p, const IsdOp *op, IsdObject *o, GError **
 	return isd_state_put_object(p->c->state, o, error);
 }
 
+static guint32 differing(const struct kml_attrs *a, const struct kml_attrs *b, guint32 bits)
+{
+	return bits & ((a->mode != b->mode ? KML_A_MODE : 0) | (a->uid != b->uid ? KML_A_UID : 0) |
+		       (a->gid != b->gid ? KML_A_GID : 0) |
+		       (isd_time_equal(a->mtime, b->mtime) ? 0 : KML_A_MTIME));
+}
+
+/* Where the object is; *ret_found FALSE: it has no name here.  The root needs none. */
+static gboolean find_at(IsdPull *p, const struct kml_record *r, const IsdObject *o, IsdName *ret,
+			IsdPlace *ret_at, gboolean *ret_found, GError **error)
+{
+	*ret_found = TRUE;
+	if (o->id == ISD_ROOT_ID)
+		return TRUE;
+	return isd_apply_find_name(p, o, r->parent, r->name, ret, ret_found, error) &&
+	       (!*ret_found || isd_place_by_id(p->c, ret->parent, ret_at, ret_found, error));
+}
+
+gboolean isd_apply_echo(IsdPull *p, IsdOp *op, GError **error)
+{
+	struct kml_record *r = &op->r;
+	g_auto(IsdObject) o = { 0 };
+	g_auto(IsdName) n = { 0 };
+	g_auto(IsdPlace) at = { 0 };
+	gboolean found, left;
+	guint32 bits;
+
+	if (!r->has_attr || (r->opcode != KML_SETATTR && r->opcode != KML_CLOSE))
+		return TRUE;
+	if (!isd_apply_find_object(p, r, &o, &found, error))
+		return FALSE;
+	if (!found || !o.oid.ino || !S_ISREG(o.attr.mode))
+		return TRUE;
+	if (!r->attr.valid)
+		r->attr.valid = KML_A_MODE | KML_A_UID | KML_A_GID | KML_A_MTIME;
+	if (r->opcode == KML_CLOSE)
+		/* mode and owner that came along with content may have been left out there */
+		r->attr.valid |= KML_A_MTIME | (o.aver <= r->recno && r->attr.mode ?
+						KML_A_MODE | KML_A_UID | KML_A_GID : 0);
+	if (!less_pending(p, op, &o, &left, error))
+		return FALSE;
+	bits = differing(&r->attr, &o.attr, r->attr.valid);
+	if (!bits || !find_at(p, r, &o, &n, &at, &found, error) || !found)
+		return !error || !*error;
+	return isd_apply_queue_attrs(p, op, &o, &at, n.name, bits, 0, error);
+}
+
 gboolean isd_apply_attr(IsdPull *p, IsdOp *op, guint tries, GError **error)
 {
 	struct kml_record *r = &op->r;
@@ -127,13 +174,10 @@ gboolean isd_apply_attr(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return attr_wanted(p, op, &o, error);
 	if (!less_pending(p, op, &o, &left, error))
 		return FALSE;
-	found = left;
-	if (found && o.id != ISD_ROOT_ID)
-		if (!isd_apply_find_name(p, &o, r->parent, r->name, &n, &found, error) ||
-		    (found && !isd_place_by_id(p->c, n.parent, &at, &found, error)))
-			return FALSE;
+	if (!left || !find_at(p, r, &o, &n, &at, &found, error))
+		return !error || !*error;
 	if (!found)
-		return TRUE;
+		return attr_wanted(p, op, &o, error);	/* it may come back */
 	if (r->opcode == KML_SETATTR)
 		return isd_apply_queue_attrs(p, op, &o, &at, n.name,
 					     r->attr.valid & ~KML_A_SIZE, tries, error);

@@ -265,7 +265,7 @@ gboolean isd_apply_revive_file(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_o
 	g_auto(IsdName) there = { 0 };
 	gboolean found, bound, taken;
 
-	if (!isd_apply_find_place(p, dir, &at, &found, error))
+	if (!isd_apply_find_place(p, &op->r, dir, &at, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;
@@ -278,7 +278,7 @@ gboolean isd_apply_revive_file(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_o
 	o->soid = op->r.obj;
 	if (op->r.has_attr)
 		isd_apply_take_attrs(o, &op->r.attr, op->r.attr.valid | KML_A_SIZE | KML_A_MTIME);
-	if (!isd_state_put_object(p->c->state, o, error) ||
+	if (!isd_state_put_object(p->c->state, o, error) || !isd_heal_add(p->c, o->id, error) ||
 	    !isd_want_add(p->c, o->id, at.id, text, op->content ? op->content_recno : o->cver,
 			  o->attr.size, error))
 		return FALSE;
@@ -347,7 +347,10 @@ gboolean isd_apply_close(IsdPull *p, IsdOp *op, guint tries, GError **error)
 
 	if (!isd_apply_find_object(p, &op->r, &o, &found, error))
 		return FALSE;
-	if (!found || o.cver >= op->content_recno)
+	if (!found)
+		/* perhaps what was done here was not done there, as it was moved before */
+		return isd_heal_add_soid(p->c, op->r.obj, error);
+	if (o.cver >= op->content_recno)
 		return TRUE;
 	if (!op->r.has_attr)
 		op->r.attr = o.attr;	/* RESYNC */
@@ -358,9 +361,11 @@ gboolean isd_apply_close(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	if (!named)
 		return isd_apply_revive_file(p, op, &o, op->r.parent, op->r.name, error);
 	/* There is a newer version there: its record, still to come, decides. */
-	if (isd_apply_pending_content(p, &o))
-		return t && t->status == 410 ? all_but_content(p, op, &o, tries, error) :
-			both_changed(p, op, &o, &n, error);
+	if (isd_apply_pending_content(p, &o) && t && t->status == 410)
+		return all_but_content(p, op, &o, tries, error);
+	/* what cannot be had just now is compared by want.c when it can */
+	if (isd_apply_pending_content(p, &o) && (!t || !t->status))
+		return both_changed(p, op, &o, &n, error);
 	if (!t || t->status)
 		return put_off(p, op, &o, tries, error);
 	return queue_close(p, op, &o, &n, t, tries, error);

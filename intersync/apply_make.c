@@ -97,7 +97,9 @@ static gboolean bind_both(IsdPull *p, IsdOp *op, IsdObject *o, const IsdPlace *a
 {
 	o->soid = op->r.obj;
 	o->cver = op->content ? op->content_recno : op->r.recno;
-	return isd_push_cover(p->c, o->oid, p->c->core->log_recno, 0, error) &&
+	/* but not what was done to it since */
+	return isd_push_cover(p->c, o->oid, o->lcver, 0, error) &&
+	       isd_heal_add(p->c, o->id, error) &&
 	       isd_state_put_object(p->c->state, o, error) &&
 	       isd_apply_queue_attrs(p, op, o, at, name, KML_A_MODE | KML_A_UID | KML_A_GID |
 				     (S_ISDIR(o->attr.mode) ? 0 : KML_A_MTIME), tries, error);
@@ -159,7 +161,7 @@ gboolean isd_apply_make(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return !error || !*error;
 	if (found)
 		return TRUE;
-	if (!isd_apply_find_place(p, r->parent, &at, &found, error))
+	if (!isd_apply_find_place(p, r, r->parent, &at, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;

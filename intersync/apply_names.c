@@ -85,15 +85,32 @@ static gboolean queue_remove(IsdPull *p, IsdOp *op, const IsdObject *o, const Is
 	return isd_apply_queue(p, &r, &guard, NULL, 0, removed, it, error);
 }
 
+/* Is it the server's name? */
+static gboolean is_name(IsdPull *p, const IsdName *n, struct kml_oid dir, struct kml_str name,
+			gboolean *ret, GError **error)
+{
+	g_autofree char *text = isd_str(name);
+	g_auto(IsdObject) d = { 0 };
+
+	if (!isd_apply_find_soid(p, dir, &d, ret, error))
+		return FALSE;
+	*ret = *ret && n->parent == d.id && !strcmp(n->name, text);
+	return TRUE;
+}
+
 /* The server has removed a name (or replaced what it stood for). */
 static gboolean remove_object(IsdPull *p, IsdOp *op, IsdObject *o, struct kml_oid dir,
 			      struct kml_str name, guint tries, GError **error)
 {
 	g_auto(IsdName) n = { 0 };
-	gboolean named;
+	gboolean named, same = TRUE;
 
-	if (!isd_apply_find_name(p, o, dir, name, &n, &named, error))
+	if (!isd_apply_find_name(p, o, dir, name, &n, &named, error) ||
+	    (named && !is_name(p, &n, dir, name, &same, error)))
 		return FALSE;
+	/* which of several names here is that one? */
+	if (named && !same && o->attr.nlink > 1 && !S_ISDIR(o->attr.mode))
+		return isd_heal_add(p->c, o->id, error);
 	if (!named && o->oid.ino)
 		/* gone on both sides */
 		return isd_push_cover(p->c, o->oid, p->c->core->log_recno, 0, error) &&
@@ -153,7 +170,8 @@ static gboolean linked(IsdClient *c, gpointer item, const struct izo_reint_resul
 	if (res->error && (isd_local_stat(c, it->tparent, it->tname, &st, &oid) ||
 			   !isd_oid_equal(oid, o.oid)))
 		return isd_apply_again(it, res, error);
-	o.attr.nlink++;
+	/* done by an earlier run: later records about it may have told the state how many there are */
+	o.attr.nlink = res->error ? st.st_nlink : o.attr.nlink + 1;
 	if (!isd_state_put_object(c->state, &o, error) || !isd_state_put_name(c->state, &n, error))
 		return FALSE;
 	return reread_ctime(c, it->id, error) && isd_apply_set_ptime(it->p, it, error);
@@ -189,9 +207,10 @@ gboolean isd_apply_link(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	g_auto(IsdPlace) to = { 0 };
 	gboolean found, named, bound;
 
-	if (!isd_apply_find_soid(p, r->obj, &o, &found, error))
+	if (!isd_apply_find_soid(p, r->obj, &o, &found, error) ||
+	    (!found && !isd_heal_add_soid(p->c, r->obj, error)))
 		return FALSE;
-	if (found && !isd_apply_find_place(p, r->tparent, &to, &found, error))
+	if (found && !isd_apply_find_place(p, r, r->tparent, &to, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;
@@ -274,15 +293,18 @@ static gboolean clear_target(IsdPull *p, IsdOp *op, const IsdPlace *to, const ch
 			     gint64 id, IsdObject *ret_other, GError **error)
 {
 	g_auto(IsdName) n = { 0 };
+	g_auto(IsdObject) old = { 0 };
 	gboolean found;
 
 	if (!isd_state_lookup(p->c->state, to->id, tname, &n, &found, error))
 		return FALSE;
 	if (!found || n.id == id)
 		return TRUE;
-	if (!isd_state_by_id(p->c->state, n.id, ret_other, &found, error))
+	/* also by a number that it had before a push of ours */
+	if ((op->r.has_old && !isd_apply_find_soid(p, op->r.old, &old, &found, error)) ||
+	    !isd_state_by_id(p->c->state, n.id, ret_other, &found, error))
 		return FALSE;
-	if (found && op->r.has_old && isd_oid_equal(ret_other->soid, op->r.old) &&
+	if (found && old.id == n.id &&
 	    ((op->r.flags & KML_F_EXCHANGE) || !isd_apply_pending_content(p, ret_other)))
 		return TRUE;
 	isd_object_clear(ret_other);
@@ -294,7 +316,7 @@ static gboolean queue_rename(IsdPull *p, IsdOp *op, const IsdObject *o, const Is
 			     const IsdPlace *to, const char *tname, const IsdObject *other,
 			     guint tries, GError **error)
 {
-	gboolean swap = op->r.flags & KML_F_EXCHANGE;
+	gboolean swap = (op->r.flags & KML_F_EXCHANGE) && other->id;
 	struct izo_guard guard = isd_guard_object(o, 0), tguard = isd_guard_absent();
 	struct kml_record r = { .opcode = KML_RENAME, .obj = o->oid,
 				.flags = swap ? KML_F_EXCHANGE : 0 };
@@ -347,6 +369,10 @@ static gboolean rename_wanted(IsdPull *p, IsdOp *op, const IsdObject *o, const I
 	g_auto(IsdObject) from = { 0 }, other = { 0 };
 	gboolean found;
 
+	/* what is at the new name has to go where there is nothing to be exchanged yet */
+	if (r->flags & KML_F_EXCHANGE)
+		return isd_want_drop(p->c, o->id, error) && isd_heal_add(p->c, o->id, error) &&
+		       isd_heal_add_soid(p->c, r->old, error);
 	if (!isd_apply_find_soid(p, r->parent, &from, &found, error))
 		return FALSE;
 	if (found && !isd_want_move(p->c, o->id, from.id, name, to->id, tname, error))
@@ -371,6 +397,29 @@ static gboolean renamed_on_both(IsdPull *p, const IsdOp *op, const IsdObject *o,
 				 from->name, &op->r, error);
 }
 
+/*
+ * An earlier run has renamed it and was killed before that was written down, and here the old name is
+ * something else by now.
+ */
+static gboolean was_renamed(IsdPull *p, const IsdOp *op, const IsdObject *o, const IsdPlace *to,
+			    const char *tname, gboolean *ret, GError **error)
+{
+	IsdClient *c = p->c;
+	IsdName n = { .parent = to->id, .name = (char *)tname, .id = o->id, .ver = op->r.recno };
+	g_auto(IsdName) there = { 0 };
+	struct kml_oid oid;
+	struct stat st;
+	gboolean found;
+
+	*ret = isd_local_stat(c, to->id, tname, &st, &oid) == 0 && isd_oid_equal(oid, o->oid);
+	if (!*ret)
+		return TRUE;
+	if (!isd_state_lookup(c->state, to->id, tname, &there, &found, error) ||
+	    (found && !lost_name(c, there.id, to->id, tname, error)))
+		return FALSE;
+	return isd_state_put_name(c->state, &n, error) && reread_ctime(c, o->id, error);
+}
+
 gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 {
 	const struct kml_record *r = &op->r;
@@ -378,13 +427,15 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	g_auto(IsdObject) o = { 0 }, other = { 0 };
 	g_auto(IsdName) from = { 0 };
 	g_auto(IsdPlace) to = { 0 };
-	gboolean found, named;
+	gboolean found, named, same;
 
 	if (!isd_apply_find_soid(p, r->obj, &o, &found, error))
 		return FALSE;
 	if (!found)
-		return remove_replaced(p, op, tries, error);
-	if (!isd_apply_find_place(p, r->tparent, &to, &found, error))
+		/* gone here, as we knew it: the server may have moved it before */
+		return isd_heal_add_soid(p->c, r->obj, error) &&
+		       remove_replaced(p, op, tries, error);
+	if (!isd_apply_find_place(p, r, r->tparent, &to, &found, error))
 		return FALSE;
 	if (!found)
 		return TRUE;
@@ -392,11 +443,20 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 		return rename_wanted(p, op, &o, &to, tname, tries, error);
 	if (!isd_apply_find_name(p, &o, r->parent, r->name, &from, &named, error))
 		return FALSE;
+	if (!named && !was_renamed(p, op, &o, &to, tname, &found, error))
+		return FALSE;
+	if (!named && found)
+		return TRUE;
 	if (!named)
-		return remove_replaced(p, op, tries, error) &&
+		return remove_replaced(p, op, tries, error) && isd_pull_flush(p, error) &&
 		       isd_apply_revive_file(p, op, &o, r->tparent, r->tname, error);
 	if (from.ver >= r->recno)
 		return TRUE;
+	if (!is_name(p, &from, r->parent, r->name, &same, error))
+		return FALSE;
+	/* which of several names here is that one? */
+	if (!same && o.attr.nlink > 1 && !S_ISDIR(o.attr.mode))
+		return isd_heal_add(p->c, o.id, error) && remove_replaced(p, op, tries, error);
 	if (isd_push_is_pending(p->c, o.oid, from.lver) &&
 	    !renamed_on_both(p, op, &o, &from, &to, tname, error))
 		return FALSE;
@@ -407,6 +467,9 @@ gboolean isd_apply_rename(IsdPull *p, IsdOp *op, guint tries, GError **error)
 			return isd_apply_rename(p, op, tries, error);
 	}
 	if (!clear_target(p, op, &to, tname, o.id, &other, error))
+		return FALSE;
+	/* one of them has another name here: what does not come out right is put right later */
+	if ((r->flags & KML_F_EXCHANGE) && (!same || !other.id) && (!isd_heal_add(p->c, o.id, error) || !isd_heal_add_soid(p->c, r->old, error)))
 		return FALSE;
 	if (from.parent == to.id && !strcmp(from.name, tname)) {
 		from.ver = r->recno;

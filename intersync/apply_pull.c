@@ -137,57 +137,6 @@ gboolean isd_apply_op(IsdPull *p, IsdOp *op, guint tries, GError **error)
 	}
 }
 
-/* Own records that the server does not have yet will set it anyhow. */
-static gboolean mtime_is_pending(IsdPull *p, const IsdObject *o, gboolean *ret, GError **error)
-{
-	g_autoptr(GHashTable) xattrs = NULL;
-	guint32 valid = 0;
-
-	if (isd_push_is_pending(p->c, o->oid, o->laver) &&
-	    !isd_push_pending_attrs(p->c, o->oid, &valid, &xattrs, error))
-		return FALSE;
-	*ret = isd_apply_pending_content(p, o) || (valid & KML_A_MTIME);
-	return TRUE;
-}
-
-/* The row has what its own records say: only the tree tells what came later. */
-static gboolean has_mtime(IsdPull *p, const IsdObject *o, const IsdName *n, struct kml_time t)
-{
-	struct kml_oid oid;
-	struct stat st;
-
-	return isd_local_stat(p->c, n->parent, n->name, &st, &oid) ||
-	       !isd_oid_equal(oid, o->oid) ||
-	       (st.st_mtim.tv_sec == t.sec && (guint32)st.st_mtim.tv_nsec == t.nsec);
-}
-
-/*
- * A mtime that was set here comes behind content that others wrote before the server had it:
- * theirs has been taken in since, with its own mtime.
- */
-static gboolean own_mtime(IsdPull *p, IsdOp *op, GError **error)
-{
-	const struct kml_record *r = &op->r;
-	g_auto(IsdObject) o = { 0 };
-	g_auto(IsdName) n = { 0 };
-	g_auto(IsdPlace) at = { 0 };
-	gboolean found, pending;
-
-	if (r->opcode != KML_SETATTR || !r->has_attr || !S_ISREG(r->attr.mode) ||
-	    (r->attr.valid && !(r->attr.valid & KML_A_MTIME)))
-		return TRUE;
-	if (!isd_apply_find_soid(p, r->obj, &o, &found, error) ||
-	    (found && !isd_state_a_name(p->c->state, o.id, &n, &found, error)))
-		return FALSE;
-	if (!found || o.cver > r->recno || o.aver > r->recno || has_mtime(p, &o, &n, r->attr.mtime))
-		return TRUE;
-	if (!mtime_is_pending(p, &o, &pending, error) ||
-	    !isd_place_by_id(p->c, n.parent, &at, &found, error))
-		return FALSE;
-	return pending || !found ||
-	       isd_apply_queue_attrs(p, op, &o, &at, n.name, KML_A_MTIME, 0, error);
-}
-
 gboolean isd_pull_apply(IsdPull *p, IsdOp *op, GError **error)
 {
 	isd_debug(ISD_D_KML, "server's record %" G_GUINT64_FORMAT " %s%s", (guint64)op->r.recno,
@@ -198,7 +147,7 @@ gboolean isd_pull_apply(IsdPull *p, IsdOp *op, GError **error)
 	if (!isd_client_begin(p->c, error))
 		return FALSE;
 	if (op->barrier)
-		return isd_push_settle(p->c, &op->r, error) && own_mtime(p, op, error);
+		return isd_push_settle(p->c, &op->r, error) && isd_apply_echo(p, op, error);
 	return isd_apply_op(p, op, 0, error);
 }
 

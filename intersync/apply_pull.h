@@ -41,9 +41,9 @@ gboolean isd_apply_is_old_number(IsdPull *p, struct kml_oid soid);
 /* The object of a record, also when the record says that it has a new number. */
 gboolean isd_apply_find_object(IsdPull *p, const struct kml_record *r, IsdObject *ret,
 			       gboolean *ret_found, GError **error);
-/* A directory; it comes back if it was removed here. */
-gboolean isd_apply_find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gboolean *ret_found,
-			      GError **error);
+/* A directory of the record; it comes back if it was removed here. */
+gboolean isd_apply_find_place(IsdPull *p, const struct kml_record *r, struct kml_oid soid,
+			      IsdPlace *ret, gboolean *ret_found, GError **error);
 /* Where the object is: its name in the record if it still has that, else any. */
 gboolean isd_apply_find_name(IsdPull *p, const IsdObject *o, struct kml_oid dir,
 			     struct kml_str name, IsdName *ret, gboolean *ret_found,
@@ -78,6 +78,11 @@ gboolean isd_apply_make(IsdPull *p, IsdOp *op, guint tries, GError **error);
 gboolean isd_apply_queue_attrs(IsdPull *p, IsdOp *op, const IsdObject *o, const IsdPlace *at,
 			       const char *name, guint32 valid, guint tries, GError **error);
 gboolean isd_apply_attr(IsdPull *p, IsdOp *op, guint tries, GError **error);
+/*
+ * An own record comes back: records that came between to the server before it may have been applied
+ * here after it, and its attributes are those that count.
+ */
+gboolean isd_apply_echo(IsdPull *p, IsdOp *op, GError **error);
 
 /* --- apply_names.c --- */
 

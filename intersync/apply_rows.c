@@ -101,8 +101,8 @@ static gboolean revive_dir(IsdPull *p, IsdObject *dir, GError **error)
 				 n.parent, n.name, NULL, error);
 }
 
-gboolean isd_apply_find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gboolean *ret_found,
-			      GError **error)
+static gboolean find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gboolean *ret_found,
+			   GError **error)
 {
 	g_auto(IsdObject) o = { 0 };
 
@@ -115,6 +115,14 @@ gboolean isd_apply_find_place(IsdPull *p, struct kml_oid soid, IsdPlace *ret, gb
 	if (!revive_dir(p, &o, error))
 		return FALSE;
 	return isd_place_by_soid(p->c, soid, ret, ret_found, error);
+}
+
+gboolean isd_apply_find_place(IsdPull *p, const struct kml_record *r, struct kml_oid soid,
+			      IsdPlace *ret, gboolean *ret_found, GError **error)
+{
+	/* here it may have been replaced by another one: heal.c brings it, and what is in it */
+	return find_place(p, soid, ret, ret_found, error) &&
+	       (*ret_found || isd_heal_add_soid(p->c, r->obj, error));
 }
 
 /* Where the object is: its name in the record if it still has that, else any. */
@@ -180,5 +188,6 @@ gboolean isd_apply_again(IsdApply *it, const struct izo_reint_result *res, GErro
 	isd_log(3, it->p->c->server, r->recno, "%s of %.*s in %.*s cannot be applied here: %s",
 		kml_opcode_name(r->opcode), (int)r->name.len, r->name.ptr, (int)r->dir.len,
 		r->dir.ptr, g_strerror(err));
-	return TRUE;
+	return isd_heal_add_soid(it->p->c, r->obj, error) &&
+	       (!r->has_old || isd_heal_add_soid(it->p->c, r->old, error));
 }

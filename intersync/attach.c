@@ -656,6 +656,16 @@ static gboolean attach_record(IsdAttach *a, const struct kml_record *r, GError *
 	return FALSE;
 }
 
+gboolean isd_attach_one(IsdClient *c, const struct kml_record *r, GError **error)
+{
+	g_autoptr(IsdBatch) batch = isd_batch_new(c);
+	IsdAttach a = { .c = c, .batch = batch };
+	gboolean ok = attach_record(&a, r, error) && isd_batch_flush(batch, error);
+
+	isd_place_clear(&a.place);
+	return ok;
+}
+
 /* --- the stream --- */
 
 static gboolean attach_decode(IsdAttach *a, GError **error)

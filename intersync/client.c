@@ -4,7 +4,7 @@
  * following, and begins again after errors, with growing pauses.  Also the answers
  * to `izoctl status` and `izoctl sync`.  Called by main.c through core.h.
  */
-#include "client.h"
+#include "push.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +92,7 @@ gboolean isd_client_is_up(const IsdClient *c)
 static void client_drop_parts(IsdClient *c)
 {
 	isd_settle_stop(c);
+	isd_heal_stop(c);
 	g_clear_pointer(&c->attach, isd_attach_free);
 	g_clear_pointer(&c->want, isd_want_free);
 	g_clear_pointer(&c->pull, isd_pull_free);
@@ -409,8 +410,14 @@ static gboolean client_go(IsdClient *c, GError **error)
 void isd_client_attached(IsdClient *c)
 {
 	g_autoptr(GError) error = NULL;
+	guint64 piece;
 
 	isd_client_set_phase(c, ISD_CLIENT_ONLINE, NULL);
+	if (!isd_state_get_u64(c->state, "pull_piece", &piece, &error)) {
+		isd_client_fail(c, error);
+		return;
+	}
+	c->unfinished = piece > c->pull_offset;
 	c->push = isd_push_start(c);
 	if (!isd_conflict_recover(c, &error)) {
 		isd_client_fail(c, error);
@@ -490,7 +497,8 @@ static gboolean sync_is_here(IsdClient *c, guint64 end)
 	guint64 files, bytes;
 
 	return c->pull && c->pull_offset >= end && isd_pull_is_idle(c->pull) &&
-	       isd_want_count(c, &files, &bytes, NULL) && !files && !isd_conflict_unsettled(c);
+	       isd_want_count(c, &files, &bytes, NULL) && !files && !isd_conflict_unsettled(c) &&
+	       !isd_heal_is_needed(c);
 }
 
 /* One step; TRUE if there may be another. */
@@ -516,8 +524,14 @@ static gboolean sync_step(struct IsdSync *y)
 		y->stage = SYNC_REST;
 		return TRUE;
 	case SYNC_REST:
-		if (c->push_recno >= y->own_recno)
+		if (c->push_recno < y->own_recno)
+			return FALSE;
+		if (!isd_heal_is_needed(c)) {
 			sync_end(y, TRUE, NULL);
+			return FALSE;
+		}
+		/* what was sent last has left something to be compared */
+		y->stage = SYNC_PULL;
 		return FALSE;
 	default:
 		return FALSE;
@@ -543,6 +557,7 @@ void isd_client_progress(IsdClient *c)
 	if (c->litter && c->pull && isd_pull_is_idle(c->pull) && !isd_want_is_busy(c->want))
 		isd_data_clean(c);
 	isd_settle_soon(c);
+	isd_heal_soon(c);
 	if (c->syncs && !c->sync_source)
 		c->sync_source = g_idle_add(sync_check, c);
 }
@@ -683,6 +698,8 @@ void isd_client_stop(IsdCore *core)
 	isd_fetcher_free(c->fetcher);
 	isd_policies_free(c->policies);
 	g_free(c->settle);
+	g_free(c->heal);
+	isd_push_index_free(c->index);
 	g_free(c->server);
 	g_free(c->fset);
 	g_free(c->reason);

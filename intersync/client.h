@@ -37,6 +37,7 @@ typedef struct IsdWant IsdWant;
 typedef struct IsdPull IsdPull;
 typedef struct IsdPush IsdPush;
 typedef struct IsdSettle IsdSettle;
+typedef struct IsdHeal IsdHeal;
 
 /* Wanted content that does not fit. */
 typedef struct {
@@ -66,6 +67,7 @@ struct IsdClient {
 	guint64		end_offset, end_recno;		/* its end, as last heard */
 	gint64		lag_since;	/* when it was found to be behind, 0: it is not */
 	guint64		push_offset, push_recno;	/* settled of the own log */
+	gboolean	unfinished;	/* a piece of the server's log that an earlier run has begun */
 	gboolean	txn;		/* a transaction is open */
 	guint		txn_records, txn_source;
 	guint		full_ms;	/* pause after the disk was found full */
@@ -77,6 +79,8 @@ struct IsdClient {
 	IsdPull		*pull;
 	IsdPush		*push;
 	IsdSettle	*settle;
+	IsdHeal		*heal;
+	struct IsdPushIndex *index;	/* push_index.c; NULL: nothing was asked for */
 	struct IsdPolicies *policies;	/* NULL: none */
 	GList		*syncs;		/* of struct IsdSync */
 	guint		sync_source;
@@ -247,6 +251,7 @@ int isd_local_copy(IsdClient *c, gint64 parent, const char *from, gint64 tparent
 /* These bytes of it (of IsdSpan) alone. */
 int isd_local_merge(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
 		    GBytes *spans);
+int isd_local_link(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to);
 /* Set its mtime to what it is through the mount, so that there is a record of it. */
 int isd_local_touch(IsdClient *c, gint64 parent, const char *name);
 
@@ -337,6 +342,11 @@ guint64 isd_want_bytes_done(const IsdWant *w);
 /* --- attach.c --- */
 
 IsdAttach *isd_attach_start(IsdClient *c);
+/*
+ * One record as the catalog has it: what it tells is made here, wanted, or gets the server's
+ * attributes.  The name is free, or is that object.
+ */
+gboolean isd_attach_one(IsdClient *c, const struct kml_record *r, GError **error);
 void isd_attach_free(IsdAttach *a);
 /* want.c: nothing is left to fetch for now. */
 void isd_attach_wanted_done(IsdAttach *a);
@@ -351,11 +361,26 @@ void isd_pull_free(IsdPull *p);
 void isd_pull_kick(IsdPull *p);
 gboolean isd_pull_is_idle(const IsdPull *p);
 
+/* --- heal.c: what both sides may have under different names --- */
+
+/* A row, and an object that the server has, here gone or not known. */
+gboolean isd_heal_add(IsdClient *c, gint64 id, GError **error);
+gboolean isd_heal_add_soid(IsdClient *c, struct kml_oid soid, GError **error);
+/* Something is still to be compared. */
+gboolean isd_heal_is_needed(IsdClient *c);
+/* Compare as soon as all is sent and taken in. */
+void isd_heal_soon(IsdClient *c);
+void isd_heal_stop(IsdClient *c);
+
 /* --- push.c --- */
 
 IsdPush *isd_push_start(IsdClient *c);
 void isd_push_free(IsdPush *p);
 void isd_push_kick(IsdPush *p);
+/* A record about it was sent, and is not answered yet. */
+gboolean isd_push_is_on_its_way(IsdClient *c, struct kml_oid oid);
+/* Everything of the own log that is in the state is settled. */
+gboolean isd_push_is_idle(const IsdPush *p);
 /* What became of own records is not known: nothing may be decided about them. */
 gboolean isd_push_is_asking(const IsdPush *p);
 /* The server's log has this record of ours: what it is called there. */

@@ -212,7 +212,8 @@ static gboolean conflict_split(IsdClient *c, IsdObject *o, gint64 parent, const 
 					  g_bytes_get_size(xattrs), error))
 		return FALSE;
 	*ret_new_id = theirs.id;
-	return isd_want_drop(c, o->id, error) &&
+	/* its attributes may be those of here */
+	return isd_heal_add(c, theirs.id, error) && isd_want_drop(c, o->id, error) &&
 	       isd_want_add(c, theirs.id, parent, name, version, o->attr.size, error) &&
 	       give_names(c, o, theirs.id, version, error) &&
 	       isd_state_put_object(c->state, o, error);
@@ -224,10 +225,13 @@ static gboolean conflict_tell(IsdClient *c, IsdObject *o, const IsdConflict *e,
 {
 	guint64 renamed;
 
-	/* unless its creation is just on its way: then it is a rename as well */
-	if (!o->soid.ino && !isd_push_cover(c, o->oid, e->recno, 0, error))
+	/* unless its creation is just on its way: then it is a rename */
+	if (!o->soid.ino && !isd_push_is_on_its_way(c, o->oid) &&
+	    !isd_push_cover(c, o->oid, e->recno, 0, error))
 		return FALSE;
-	if (o->soid.ino && !S_ISDIR(o->attr.mode) && isd_push_is_pending(c, o->oid, o->lcver))
+	/* another one has its name there: it is called otherwise, and what was written goes there */
+	if (o->soid.ino && !S_ISDIR(o->attr.mode) && e->kind != ISD_CONFLICT_NAME &&
+	    isd_push_is_pending(c, o->oid, o->lcver))
 		return conflict_split(c, o, e->parent, e->name, ret_new_id, error) &&
 		       isd_push_cover(c, o->oid, e->recno, 0, error);
 	if (!S_ISDIR(o->attr.mode) && o->attr.nlink > 1)

@@ -248,7 +248,7 @@ static gboolean encode_name(Encode *e)
 	if (op != KML_RENAME && op != KML_UNLINK && op != KML_RMDIR)
 		return TRUE;
 	is_void = isd_push_is_void(e->p->c, e->o.id, e->r.recno, &moved);
-	if (moved)
+	if (moved || (e->po->anew && op != KML_RENAME))
 		encode_any_name(e);
 	return op != KML_RENAME || !is_void;
 }
@@ -261,6 +261,21 @@ static gboolean encode_is_new(Encode *e)
 	return e->po->anew || (!isd_makes(e->r.opcode) && !is_being_made(e));
 }
 
+/* What the record removes has a version on the server that whoever removed it had not seen. */
+static gboolean removes_unseen(Encode *e, gboolean *ret, GError **error)
+{
+	gboolean replaces = e->r.opcode == KML_RENAME && e->r.has_old && !(e->r.flags & KML_F_EXCHANGE);
+	gboolean found = e->known;
+	g_auto(IsdObject) old = { 0 };
+
+	*ret = FALSE;
+	if (!replaces && e->r.opcode != KML_UNLINK)
+		return TRUE;
+	if (replaces && !isd_push_find(e->p->c, e->r.old, &old, &found, error))
+		return FALSE;
+	return !found || isd_want_is_newer(e->p->c, replaces ? &old : &e->o, ret, error);
+}
+
 static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **error)
 {
 	const IsdOp *op = e->po->op;
@@ -271,8 +286,14 @@ static EncodeResult encode_prepare(Encode *e, gboolean may_upload, GError **erro
 		e->r.opcode = KML_CLOSE;
 	if (!isd_push_find(e->p->c, op->r.obj, &e->o, &e->known, error))
 		return ENCODE_FAIL;
-	if (!encode_name(e))
+	if (!removes_unseen(e, &moot, error))
+		return ENCODE_FAIL;
+	if (moot || !encode_name(e))
 		return ENCODE_MOOT;
+	/* it came back since, or the server has removed it as well */
+	if (e->r.opcode == KML_RENAME && e->r.has_old && !(e->r.flags & KML_F_EXCHANGE) &&
+	    isd_push_is_covered(e->p->c, e->r.old, e->r.recno))
+		e->r.has_old = false;
 	if (encode_is_new(e)) {
 		if (op->r.opcode == KML_UNLINK || op->r.opcode == KML_RMDIR)
 			return ENCODE_MOOT;
@@ -344,6 +365,10 @@ EncodeResult isd_push_encode(IsdPush *p, PushOp *po, GByteArray *body, GError **
 		return ENCODE_FAIL;
 	if (!encode_numbers(&e, error))
 		return ENCODE_FAIL;
+	po->sent_soid = e.r.ref_own & KML_REF_OBJ ? (struct kml_oid) { 0 } : e.r.obj;
+	po->sent_dirs[0] = e.r.parent;
+	po->sent_dirs[1] = e.r.tparent;
+	po->sent_own = e.r.ref_own;
 	if (body->len && body->len + kml_encoded_size(&e.r) > BODY_MAX)
 		return ENCODE_FULL;
 	g_byte_array_set_size(body, at + kml_encoded_size(&e.r));

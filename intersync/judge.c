@@ -67,7 +67,11 @@ static int find(IsdJudge *j, struct kml_oid oid, gboolean own, IsdObject *ret)
 		ok = isd_state_by_oid(j->core->state, oid, ret, &found, &j->error);
 	if (!ok)
 		return ISD_JUDGE_BROKEN;
-	return found ? 0 : stale("there is no such object");
+	if (found)
+		return 0;
+	stale("there is no such object");
+	j->missing = oid;
+	return EIDRM;
 }
 
 /* A directory that names are looked up in, and its path. */
@@ -347,17 +351,23 @@ static int judge_remove(IsdJudge *j, const struct kml_record *r, IsdDeed *d)
 static int judge_target(IsdJudge *j, const struct kml_record *r, const IsdName *n, IsdDeed *d)
 {
 	g_auto(IsdObject) old = { 0 };
-	gboolean exchange = r->flags & KML_F_EXCHANGE;
+	gboolean exchange = r->flags & KML_F_EXCHANGE, empty;
 	int err;
 
 	if (!r->has_old || (r->flags & KML_F_NOREPLACE))
 		return stale("the new name is taken");
 	err = find(j, r->old, r->ref_own & KML_REF_OLD, &old);
 	if (err)
-		return err;
+		return err == EIDRM ? ESTALE : err;
 	if (old.id != n->id || old.id == d->obj)
 		return stale("the new name is another object than the replaced one");
 	d->old = old.id;
+	if (!exchange && S_ISDIR(old.attr.mode)) {
+		if (!isd_state_is_empty_dir(j->core->state, old.id, &empty, &j->error))
+			return ISD_JUDGE_BROKEN;
+		if (!empty)
+			return stale("the replaced directory is not empty");
+	}
 	if (!exchange) {
 		err = seen_object(j, &old);
 		if (!err)

@@ -14,6 +14,7 @@ typedef struct {
 	const guint8	*peer;
 	char		peer_text[37];
 	guint64		base;
+	struct kml_oid	missing;	/* with EIDRM: what the record names and is not here */
 	GError		*error;		/* with ISD_JUDGE_BROKEN */
 } IsdJudge;
 

@@ -43,20 +43,41 @@ int isd_local_rename(IsdClient *c, gint64 parent, const char *from, const char *
 	return err;
 }
 
+/* Both directories; 0 or -errno, and each is to be closed with close_both(). */
+static int open_both(IsdClient *c, gint64 parent, gint64 tparent, int fds[2])
+{
+	fds[0] = local_mount(c, parent);
+	fds[1] = local_mount(c, tparent);
+	return fds[0] < 0 ? fds[0] : fds[1] < 0 ? fds[1] : 0;
+}
+
+static void close_both(const int fds[2])
+{
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+int isd_local_link(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to)
+{
+	int fds[2], err = open_both(c, parent, tparent, fds);
+
+	if (!err && linkat(fds[0], from, fds[1], to, 0) < 0)
+		err = -errno;
+	close_both(fds);
+	return err;
+}
+
 int isd_local_move(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
 		   IsdMove how)
 {
 	unsigned int flags = how == ISD_MOVE_TO_FREE ? RENAME_NOREPLACE :
 		how == ISD_MOVE_EXCHANGE ? RENAME_EXCHANGE : 0;
-	int fd = local_mount(c, parent), tfd = local_mount(c, tparent);
-	int err = fd < 0 ? fd : tfd < 0 ? tfd : 0;
+	int fds[2], err = open_both(c, parent, tparent, fds);
 
-	if (!err && renameat2(fd, from, tfd, to, flags) < 0)
+	if (!err && renameat2(fds[0], from, fds[1], to, flags) < 0)
 		err = -errno;
-	if (fd >= 0)
-		close(fd);
-	if (tfd >= 0)
-		close(tfd);
+	close_both(fds);
 	return err;
 }
 

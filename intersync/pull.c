@@ -128,6 +128,7 @@ static gboolean pull_piece_done(IsdPull *p, GError **error)
 		return FALSE;
 	if (c->pull_recno >= c->end_recno)
 		c->lag_since = 0;
+	c->unfinished = FALSE;
 	pull_drop_piece(p);
 	if (c->push)
 		isd_push_pulled(c->push);

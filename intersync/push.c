@@ -55,8 +55,10 @@ static void push_retry_later(IsdPush *p)
 
 void isd_push_pulled(IsdPush *p)
 {
-	if (!p->retry)
+	if (!p->retry) {
+		isd_push_kick(p);
 		return;
+	}
 	g_clear_handle_id(&p->retry, g_source_remove);
 	p->retry = g_idle_add(push_retry, p);
 }
@@ -70,7 +72,8 @@ static void push_op_failed(IsdPush *p, PushOp *po, int err)
 	po->tries++;
 	if (err == ENOENT && po->file)
 		g_clear_pointer(&po->file, g_free);	/* the upload is gone */
-	if (err == ECANCELED || (err == ESTALE && po->tries < TRIES_QUIET) ||
+	if (err == ECANCELED || ((err == ESTALE || err == EIDRM || err == EBUSY) &&
+				 po->tries < TRIES_QUIET) ||
 	    (p->blocking_recno && p->blocking_recno != r->recno))
 		return;
 	g_free(p->blocking);
@@ -84,92 +87,6 @@ static void push_op_failed(IsdPush *p, PushOp *po, int err)
 		isd_log(4, p->c->server, r->recno, "not sent: %s", p->blocking);
 }
 
-/* --- what stays stale although everything was taken in --- */
-
-/* Of a rename one of the names on its way is somebody else's there: what counts is its end. */
-static gboolean stale_rename(IsdPush *p, const IsdObject *o, GError **error)
-{
-	guint64 last;
-
-	return isd_push_last_rename(p->c, o->id, &last, error) &&
-	       isd_push_void_renames(p->c, o->id, last, error);
-}
-
-/* The name is taken there: it is made under the one that it has here by now. */
-static gboolean stale_make(IsdPush *p, PushOp *po, const IsdObject *o, GError **error)
-{
-	po->anew = TRUE;
-	return o->soid.ino || isd_push_void_renames(p->c, o->id, 0, error);
-}
-
-static char *link_key(struct kml_oid obj, struct kml_oid dir, struct kml_str name)
-{
-	return g_strdup_printf("%" G_GUINT64_FORMAT ".%u %" G_GUINT64_FORMAT ".%u/%.*s",
-			       (guint64)obj.ino, obj.gen, (guint64)dir.ino, dir.gen,
-			       (int)name.len, name.ptr);
-}
-
-/*
- * A further name: made from whatever name there is; or, if it is no longer that object's here, not
- * at all, which those have to know that move or remove it.
- */
-static gboolean stale_link(IsdPush *p, PushOp *po, const IsdObject *o, gboolean *ret_moot,
-			   GError **error)
-{
-	const struct kml_record *r = &po->op->r;
-	g_autofree char *name = isd_str(r->tname);
-	g_auto(IsdObject) dir = { 0 };
-	g_auto(IsdName) n = { 0 };
-	gboolean found;
-
-	if (!isd_push_find(p->c, r->tparent, &dir, &found, error) ||
-	    (found && !isd_state_lookup(p->c->state, dir.id, name, &n, &found, error)))
-		return FALSE;
-	po->anew = found && n.id == o->id;
-	*ret_moot = !po->anew;
-	if (!po->anew)
-		g_hash_table_add(p->unlinked, link_key(r->obj, r->tparent, r->tname));
-	return TRUE;
-}
-
-/* Is it about a name that was never made there? */
-static gboolean was_not_linked(IsdPush *p, const struct kml_record *r)
-{
-	g_autofree char *key = r->name.ptr ? link_key(r->obj, r->parent, r->name) : NULL;
-
-	return key && g_hash_table_contains(p->unlinked, key);
-}
-
-/* *ret_moot: there is nothing to do any more. */
-static gboolean push_stale(IsdPush *p, PushOp *po, gboolean *ret_moot, GError **error)
-{
-	const struct kml_record *r = &po->op->r;
-	gboolean removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found, moved;
-
-	*ret_moot = FALSE;
-	if ((po->err != ESTALE && po->err != ENOENT) || po->tries < TRIES_QUIET)
-		return TRUE;
-	if (!isd_push_find(p->c, r->obj, &o, &found, error))
-		return FALSE;
-	*ret_moot = !found || (removes && (!o.soid.ino || was_not_linked(p, r)));
-	if (*ret_moot || po->err != ESTALE || po->anew)
-		return TRUE;
-	if (isd_makes(r->opcode))
-		return stale_make(p, po, &o, error);
-	if (r->opcode == KML_LINK && o.soid.ino)
-		return stale_link(p, po, &o, ret_moot, error);
-	if (r->opcode != KML_RENAME || !o.soid.ino)
-		return TRUE;
-	if (o.attr.nlink > 1 && !S_ISDIR(o.attr.mode)) {
-		po->anew = was_not_linked(p, r);
-		return TRUE;
-	}
-	isd_push_is_void(p->c, o.id, r->recno, &moved);
-	return moved || stale_rename(p, &o, error);
-}
-
 /* --- answers --- */
 
 static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct push_answer *a,
@@ -179,7 +96,7 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct push_answe
 	guint32 status = GUINT32_FROM_LE(a->status);
 	PushSegment *s;
 	guint index;
-	gboolean moot;
+	gboolean drop;
 
 	if (po->state != PUSH_SENT)
 		return TRUE;	/* the server's log told already */
@@ -191,11 +108,11 @@ static gboolean push_take_answer(IsdPush *p, PushOp *po, const struct push_answe
 	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " %s: %s", (guint64)po->op->r.recno,
 		  kml_opcode_name(po->op->r.opcode), g_strerror(status));
 	push_op_failed(p, po, status);
-	if (!push_stale(p, po, &moot, error))
+	if (!isd_push_refused(p, po, a, &drop, error))
 		return FALSE;
-	if (moot || po->tries == TRIES_QUIET)
+	if (drop || po->state != PUSH_FAILED)
 		p->retry_ms = RETRY_MIN_MS;	/* what waits for it has not been tried yet */
-	return !moot || isd_segment_op_done(p, s, index, error);
+	return !drop || isd_push_drop_op(p, s, index, error);
 }
 
 static gboolean push_take_answers(IsdPush *p, const GByteArray *body, GPtrArray *sent,
@@ -238,6 +155,7 @@ void isd_push_post(IsdPush *p, GByteArray *body, IsdFetchDone done)
 
 	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&epoch=%" G_GUINT64_FORMAT,
 				    p->c->pull_recno, p->c->epoch);
+	p->base = p->c->pull_recno;
 	isd_fault("push-post");
 	p->post = isd_fetch(p->c->fetcher, &spec);
 }
@@ -265,7 +183,6 @@ static void push_posted(IsdRequest *r, const GError *error, gpointer data)
 }
 
 /* --- sending --- */
-
 
 void isd_push_uploaded(IsdPush *p, PushOp *po, gboolean changed, const GError *error)
 {
@@ -344,7 +261,7 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	    !isd_push_is_further_name(p->c, &po->op->r)) {
 		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is covered by another one",
 			  (guint64)po->op->r.recno);
-		return isd_segment_op_done(p, s, index, error);
+		return isd_push_drop_op(p, s, index, error);
 	}
 	if (push_must_wait(p, po->op)) {
 		*ret_stop = TRUE;
@@ -360,7 +277,7 @@ static gboolean push_add(IsdPush *p, PushSegment *s, guint index, GByteArray *bo
 	case ENCODE_MOOT:
 		isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " needs not be sent",
 			  (guint64)po->op->r.recno);
-		return isd_segment_op_done(p, s, index, error);
+		return isd_push_drop_op(p, s, index, error);
 	case ENCODE_LATER:
 		return push_changing(p, s, index, error);
 	case ENCODE_FULL:
@@ -452,6 +369,9 @@ static gboolean push_try(IsdPush *p, GError **error)
 
 	if (p->asking && !p->post)
 		isd_push_ask(p);
+	/* what it has made is perhaps not known yet, and was changed since */
+	if (p->c->unfinished)
+		return TRUE;
 	while (loaded && !p->asking && !p->post && !p->upload) {
 		g_autoptr(GByteArray) body = g_byte_array_new();
 
@@ -502,6 +422,12 @@ void isd_push_kick(IsdPush *p)
 		p->kick = g_idle_add(push_kicked, p);
 }
 
+gboolean isd_push_is_idle(const IsdPush *p)
+{
+	return !p->asking && !p->post && !p->upload && !p->segments.length &&
+	       MAX(p->c->push_offset, (guint64)KML_HEADER_SIZE) >= p->c->core->applied;
+}
+
 const char *isd_push_blocking(const IsdPush *p, guint64 *ret_recno)
 {
 	*ret_recno = p->blocking_recno;
@@ -518,7 +444,6 @@ IsdPush *isd_push_start(IsdClient *c)
 	p->settled = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	p->held = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->replaced = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	p->unlinked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->making = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	p->carry = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
 					 (GDestroyNotify)g_array_unref);
@@ -546,7 +471,6 @@ void isd_push_free(IsdPush *p)
 	g_clear_pointer(&p->sent, g_ptr_array_unref);
 	g_hash_table_unref(p->settled);
 	g_hash_table_unref(p->making);
-	g_hash_table_unref(p->unlinked);
 	g_hash_table_unref(p->held);
 	g_hash_table_unref(p->replaced);
 	g_hash_table_unref(p->carry);

@@ -27,10 +27,14 @@ typedef struct {
 	gboolean	patch;		/* that holds only the spans */
 	GArray		*spans;		/* of IsdSpan: those */
 	guint64		sent_recno;	/* the number it was sent under */
+	struct kml_oid	sent_soid;	/* and the server's number of its object; 0: our own */
+	struct kml_oid	sent_dirs[2];	/* and numbers of its directories ... */
+	guint32		sent_own;	/* ... KML_REF_*: which are our own */
 	guint64		size;		/* of the content in it */
 	struct kml_time	mtime;
 	gboolean	bare;		/* sent without its content, which follows as a CLOSE */
-	gboolean	anew;		/* stays stale: sent as what it comes to by now */
+	gboolean	anew;		/* refused: sent as what it comes to by now */
+	gboolean	tried;		/* and that is all that can be tried */
 	guint64		made;		/* number under which it went so, and is settled */
 } PushOp;
 
@@ -54,10 +58,10 @@ struct IsdPush {
 	GHashTable	*settled;	/* recno (gint64) behind push_recno that is done */
 	GHashTable	*held;		/* keys of what ops that are not done are about */
 	GHashTable	*making;	/* own ino.gen of what is made by ops that are not done */
-	GHashTable	*unlinked;	/* names of objects that were not made there, see push.c */
 	GHashTable	*carry;		/* own ino.gen -> GArray of IsdSpan not sent with an earlier CLOSE */
 	gboolean	asking;		/* what became of what was sent is not known yet */
 	GPtrArray	*sent;		/* of PushOp, in the POST under way */
+	guint64		base;		/* of the server's log: that POST has seen so much */
 	GHashTable	*replaced;	/* own ino.gen whose number on the server that POST may change */
 	IsdRequest	*post;
 	struct PushUpload *upload;
@@ -98,9 +102,30 @@ gboolean isd_segment_op_done(IsdPush *p, PushSegment *s, guint index, GError **e
 gboolean isd_push_op_settled(IsdPush *p, PushSegment *s, guint index, struct kml_oid soid,
 			     guint64 server_recno, GError **error);
 
+/*
+ * It is not sent, or was refused for good: what it was about is compared with the server's
+ * state when all else is sent, see heal.c.
+ */
+gboolean isd_push_drop_op(IsdPush *p, PushSegment *s, guint index, GError **error);
+
+/* --- push_refused.c --- */
+
+/* The server does not do it, and that may be for good; *ret_drop: it is. */
+gboolean isd_push_refused(IsdPush *p, PushOp *po, const struct push_answer *a, gboolean *ret_drop,
+			  GError **error);
+
 /* --- push_ask.c --- */
 
 void isd_push_ask(IsdPush *p);
+
+/* --- push_index.c --- */
+
+void isd_push_index_free(struct IsdPushIndex *x);
+/* Offsets (guint64) of pending records, ascending, which may be about these objects; NULL: error. */
+GArray *isd_push_index_find(IsdClient *c, const GArray *oids, GError **error);
+/* The record at that offset of the own log; it lives until the next one is read. */
+gboolean isd_push_read_log(IsdClient *c, guint64 at, struct kml_record *ret, guint64 *ret_next,
+			   gboolean *ret_end, GError **error);
 
 /* --- push_pending.c --- */
 

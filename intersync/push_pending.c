@@ -146,52 +146,94 @@ gboolean isd_push_remember_gone(IsdClient *c, struct kml_oid oid, struct kml_oid
 					soid.gen);
 }
 
-/* Calls each with the records of the own log that the server has not taken in yet. */
-typedef gboolean (*PendingFunc)(IsdClient *c, const struct kml_record *r, gpointer data);
-
-static gboolean push_each_pending(IsdClient *c, PendingFunc each, gpointer data, GError **error)
-{
-	guint64 at = MAX(c->push_offset, (guint64)KML_HEADER_SIZE);
-
-	while (at < c->core->applied) {
-		struct kml_record r;
-		uint64_t next;
-		int rc = klog_read(c->core->log, at, &r, &next);
-
-		if (rc < 0) {
-			g_set_error(error, ISD_ERROR, ISD_ERROR_FAILED, "the own log: %s",
-				    g_strerror(-rc));
-			return FALSE;
-		}
-		if (rc == 0)
-			break;
-		if (!push_is_settled(c, r.recno) && !each(c, &r, data))
-			break;
-		at = next;
-	}
-	return TRUE;
-}
+/* --- records about one object --- */
 
 typedef struct {
-	struct kml_oid	oid;
+	IsdClient	*c;
+	GArray		*oids;		/* what it is called in them */
 	guint32		valid;
 	GHashTable	*xattrs;
 	IsdName		name;
 	gboolean	found;
-	gint64		id;
 	guint64		recno;
 	struct kml_attrs attr;
 	GArray		*spans;
 	gboolean	whole;
 } Pending;
 
-static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer data)
+static gboolean is_called(const Pending *w, struct kml_oid oid)
 {
-	Pending *w = data;
+	for (guint i = 0; i < w->oids->len; i++)
+		if (isd_oid_equal(g_array_index(w->oids, struct kml_oid, i), oid))
+			return TRUE;
+	return FALSE;
+}
+
+/* Is called with the object's records that the server has not taken in yet; FALSE: enough. */
+typedef gboolean (*PendingFunc)(Pending *w, const struct kml_record *r);
+
+static gboolean each_at(Pending *w, const GArray *offsets, PendingFunc each, GError **error)
+{
+	gboolean end = FALSE;
+
+	for (guint i = 0; i < offsets->len && !end; i++) {
+		struct kml_record r;
+		guint64 next;
+
+		if (!isd_push_read_log(w->c, g_array_index(offsets, guint64, i), &r, &next, &end,
+				       error))
+			return FALSE;
+		if (!end && is_called(w, r.obj) && !push_is_settled(w->c, r.recno))
+			end = !each(w, &r);
+	}
+	return TRUE;
+}
+
+static gboolean each_pending(Pending *w, struct kml_oid oid, PendingFunc each, GError **error)
+{
+	g_autoptr(GArray) offsets = NULL;
+
+	w->oids = w->oids ? w->oids : g_array_new(FALSE, FALSE, sizeof(oid));
+	g_array_append_val(w->oids, oid);
+	offsets = isd_push_index_find(w->c, w->oids, error);
+	if (!offsets || !each_at(w, offsets, each, error)) {
+		g_array_unref(w->oids);
+		return FALSE;
+	}
+	g_array_unref(w->oids);
+	return TRUE;
+}
+
+/* The same for a row, with the numbers that the object had before. */
+static gboolean each_pending_of(Pending *w, gint64 id, PendingFunc each, GError **error)
+{
+	g_auto(IsdObject) o = { 0 };
+	sqlite3_stmt *st;
+	gboolean found;
+	int rc;
+
+	if (!isd_state_by_id(w->c->state, id, &o, &found, error))
+		return FALSE;
+	w->oids = g_array_new(FALSE, FALSE, sizeof(struct kml_oid));
+	rc = isd_sql_row(w->c->state, error, &st, "SELECT ino, gen FROM client_alias WHERE id = ?",
+			 "i", id);
+	for (; rc > 0; rc = isd_sql_next(w->c->state, st, error)) {
+		struct kml_oid was = { sqlite3_column_int64(st, 0), sqlite3_column_int64(st, 1) };
+
+		g_array_append_val(w->oids, was);
+	}
+	if (rc == 0)
+		return each_pending(w, o.oid, each, error);
+	g_array_unref(w->oids);
+	return FALSE;
+}
+
+static gboolean pending_attr(Pending *w, const struct kml_record *r)
+{
 	struct kml_str name, value;
 	size_t pos = 0;
 
-	if (!isd_oid_equal(r->obj, w->oid) || isd_push_is_covered(c, r->obj, r->recno))
+	if (isd_push_is_covered(w->c, r->obj, r->recno))
 		return TRUE;
 	if (r->opcode == KML_SETATTR && r->has_attr)
 		w->valid |= r->attr.valid ? r->attr.valid : ~0U;
@@ -206,26 +248,23 @@ static gboolean pending_attr(IsdClient *c, const struct kml_record *r, gpointer 
 gboolean isd_push_pending_attrs(IsdClient *c, struct kml_oid oid, guint32 *ret_valid,
 				GHashTable **ret_xattrs, GError **error)
 {
-	Pending w = { .oid = oid };
+	Pending w = { .c = c };
 
 	w.xattrs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	*ret_xattrs = w.xattrs;
-	if (!push_each_pending(c, pending_attr, &w, error))
+	if (!each_pending(&w, oid, pending_attr, error))
 		return FALSE;
 	*ret_valid = w.valid;
 	return TRUE;
 }
 
-static gboolean pending_removal(IsdClient *c, const struct kml_record *r, gpointer data)
+/* The name that a record takes the object from, if its directory is here.  Always FALSE: enough. */
+static gboolean take_name(Pending *w, const struct kml_record *r)
 {
-	Pending *w = data;
-	gboolean removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
 	g_auto(IsdObject) dir = { 0 };
 	gboolean found;
 
-	if (!removes || !isd_oid_equal(r->obj, w->oid))
-		return TRUE;
-	if (!isd_push_find(c, r->parent, &dir, &found, NULL) || !found)
+	if (!isd_push_find(w->c, r->parent, &dir, &found, NULL) || !found)
 		return FALSE;
 	w->name.parent = dir.id;
 	w->name.name = isd_str(r->name);
@@ -233,77 +272,61 @@ static gboolean pending_removal(IsdClient *c, const struct kml_record *r, gpoint
 	return FALSE;
 }
 
+static gboolean pending_removal(Pending *w, const struct kml_record *r)
+{
+	return (r->opcode != KML_UNLINK && r->opcode != KML_RMDIR) || take_name(w, r);
+}
+
 gboolean isd_push_find_removal(IsdClient *c, struct kml_oid oid, IsdName *ret, gboolean *ret_found,
 			       GError **error)
 {
-	Pending w = { .oid = oid };
+	Pending w = { .c = c };
 
-	if (!push_each_pending(c, pending_removal, &w, error))
+	if (!each_pending(&w, oid, pending_removal, error))
 		return FALSE;
 	*ret = w.name;
 	*ret_found = w.found;
 	return TRUE;
 }
 
-static gboolean pending_rename(IsdClient *c, const struct kml_record *r, gpointer data)
+static gboolean pending_rename(Pending *w, const struct kml_record *r)
 {
-	Pending *w = data;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found;
-
-	if (r->opcode == KML_RENAME && isd_push_find(c, r->obj, &o, &found, NULL) && found &&
-	    o.id == w->id)
+	if (r->opcode == KML_RENAME)
 		w->recno = r->recno;
 	return TRUE;
 }
 
 gboolean isd_push_last_rename(IsdClient *c, gint64 id, guint64 *ret_recno, GError **error)
 {
-	Pending w = { .id = id };
-	gboolean ok = push_each_pending(c, pending_rename, &w, error);
+	Pending w = { .c = c };
+	gboolean ok = each_pending_of(&w, id, pending_rename, error);
 
 	*ret_recno = w.recno;
 	return ok;
 }
 
-static gboolean pending_first_rename(IsdClient *c, const struct kml_record *r, gpointer data)
+static gboolean pending_first_rename(Pending *w, const struct kml_record *r)
 {
-	Pending *w = data;
-	g_auto(IsdObject) o = { 0 }, dir = { 0 };
-	gboolean found;
-
-	if (r->opcode != KML_RENAME || !isd_push_find(c, r->obj, &o, &found, NULL) || !found ||
-	    o.id != w->id)
-		return TRUE;
-	if (!isd_push_find(c, r->parent, &dir, &found, NULL) || !found)
-		return FALSE;
-	w->name.parent = dir.id;
-	w->name.name = isd_str(r->name);
-	w->found = TRUE;
-	return FALSE;
+	return r->opcode != KML_RENAME || take_name(w, r);
 }
 
 gboolean isd_push_first_rename(IsdClient *c, gint64 id, IsdName *ret, gboolean *ret_found,
 			       GError **error)
 {
-	Pending w = { .id = id };
+	Pending w = { .c = c };
 
-	if (!push_each_pending(c, pending_first_rename, &w, error))
+	if (!each_pending_of(&w, id, pending_first_rename, error))
 		return FALSE;
 	*ret = w.name;
 	*ret_found = w.found;
 	return TRUE;
 }
 
-static gboolean pending_ancestor(IsdClient *c, const struct kml_record *r, gpointer data)
+static gboolean pending_ancestor(Pending *w, const struct kml_record *r)
 {
-	Pending *w = data;
 	gboolean tells = r->opcode == KML_CLOSE || r->opcode == KML_SETATTR || r->opcode == KML_RENAME;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found;
 
-	if (!tells || !r->has_old || !isd_push_find(c, r->obj, &o, &found, NULL) || !found ||
-	    o.id != w->id)
+	if (!tells || !r->has_old)
 		return TRUE;
 	w->attr = r->old_attr;
 	return FALSE;
@@ -311,9 +334,9 @@ static gboolean pending_ancestor(IsdClient *c, const struct kml_record *r, gpoin
 
 void isd_push_ancestor(IsdClient *c, gint64 id, struct kml_attrs *ret)
 {
-	Pending w = { .id = id };
+	Pending w = { .c = c };
 
-	if (push_each_pending(c, pending_ancestor, &w, NULL))
+	if (each_pending_of(&w, id, pending_ancestor, NULL))
 		*ret = w.attr;
 }
 
@@ -337,14 +360,8 @@ static void take_spans(Pending *w, const struct kml_record *r)
 	}
 }
 
-static gboolean pending_spans(IsdClient *c, const struct kml_record *r, gpointer data)
+static gboolean pending_spans(Pending *w, const struct kml_record *r)
 {
-	Pending *w = data;
-	g_auto(IsdObject) o = { 0 };
-	gboolean found;
-
-	if (!isd_push_find(c, r->obj, &o, &found, NULL) || !found || o.id != w->id)
-		return TRUE;
 	if (r->opcode == KML_CLOSE)
 		take_spans(w, r);
 	else
@@ -355,9 +372,9 @@ static gboolean pending_spans(IsdClient *c, const struct kml_record *r, gpointer
 
 GArray *isd_push_pending_spans(IsdClient *c, gint64 id)
 {
-	Pending w = { .id = id };
+	Pending w = { .c = c };
 
-	if (push_each_pending(c, pending_spans, &w, NULL) && !w.whole)
+	if (each_pending_of(&w, id, pending_spans, NULL) && !w.whole)
 		return w.spans;
 	g_clear_pointer(&w.spans, g_array_unref);
 	return NULL;

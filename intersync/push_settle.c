@@ -75,15 +75,19 @@ static gboolean settle_number(IsdClient *c, const IsdObject *o, struct kml_oid s
 static gboolean settle_state(IsdClient *c, const struct kml_record *r, gboolean content,
 			     struct kml_oid soid, guint64 recno, GError **error)
 {
-	g_auto(IsdObject) o = { 0 };
+	g_auto(IsdObject) o = { 0 }, theirs = { 0 };
 	guint64 *version;
-	gboolean found;
+	gboolean found, has;
 
 	if (r->opcode == KML_UNLINK || r->opcode == KML_RMDIR)
 		return settle_removed(c, r->obj, error);
+	if (!isd_state_by_soid(c->state, soid, &theirs, &has, error))
+		return FALSE;
 	if (!isd_push_find(c, r->obj, &o, &found, error) ||
 	    (!found && !isd_push_remember_gone(c, r->obj, soid, error)))
 		return FALSE;
+	if (found && has && theirs.id != o.id)
+		return isd_heal_add(c, theirs.id, error);
 	if (found) {
 		if (soid.ino && (!o.soid.ino || recno >= MAX(o.cver, o.aver))) {
 			if (!settle_number(c, &o, soid, recno, error))
@@ -134,6 +138,19 @@ gboolean isd_segment_op_done(IsdPush *p, PushSegment *s, guint index, GError **e
 	return TRUE;
 }
 
+gboolean isd_push_is_on_its_way(IsdClient *c, struct kml_oid oid)
+{
+	const GPtrArray *sent = c->push && c->push->post ? c->push->sent : NULL;
+
+	for (guint i = 0; sent && i < sent->len; i++) {
+		const PushOp *po = g_ptr_array_index(sent, i);
+
+		if (po->state == PUSH_SENT && isd_oid_equal(po->op->r.obj, oid))
+			return TRUE;
+	}
+	return FALSE;
+}
+
 PushOp *isd_push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guint *ret_index)
 {
 	for (GList *l = p->segments.head; l; l = l->next) {
@@ -158,6 +175,9 @@ PushOp *isd_push_find_op(IsdPush *p, guint64 recno, PushSegment **ret_s, guint *
 /* What went without its content sends that as a CLOSE, under the CLOSE's own number. */
 static void push_bare_done(IsdPush *p, PushOp *po)
 {
+	g_autofree char *key = isd_push_key(po->op->r.obj);
+
+	g_hash_table_remove(p->making, key);
 	if (p->blocking_recno == po->op->r.recno)
 		p->blocking_recno = po->op->content_recno;
 	po->bare = FALSE;
@@ -172,18 +192,49 @@ static void push_bare_done(IsdPush *p, PushOp *po)
 	po->op->r.has_ptime = false;
 }
 
+/*
+ * While it was under way the object became another one here: the version of here moved aside and goes as
+ * a new file.  Whatever has that number now is what was changed; how, is asked when all else is done.
+ */
+static gboolean settle_other(IsdClient *c, const PushOp *po, struct kml_oid soid, gboolean *ret_is,
+			     GError **error)
+{
+	g_auto(IsdObject) o = { 0 }, theirs = { 0 };
+	gboolean found, has;
+
+	*ret_is = FALSE;
+	if (!po->sent_soid.ino)
+		return TRUE;
+	if (!isd_push_find(c, po->op->r.obj, &o, &found, error) ||
+	    !isd_state_by_soid(c->state, po->sent_soid, &theirs, &has, error))
+		return FALSE;
+	*ret_is = has ? !found || theirs.id != o.id : found && !o.soid.ino;
+	if (!*ret_is)
+		return TRUE;
+	if (has && soid.ino) {
+		theirs.soid = soid;
+		if (!isd_state_put_object(c->state, &theirs, error))
+			return FALSE;
+	}
+	return (!found || isd_heal_add(c, o.id, error)) &&
+	       isd_heal_add_soid(c, soid.ino ? soid : po->sent_soid, error);
+}
+
 gboolean isd_push_op_settled(IsdPush *p, PushSegment *s, guint index, struct kml_oid soid,
 			     guint64 server_recno, GError **error)
 {
 	PushOp *po = &g_array_index(s->push, PushOp, index);
-	gboolean content = po->op->content && !po->bare;
+	gboolean content = po->op->content && !po->bare, other;
 
 	if (po->state == PUSH_DONE)
 		return TRUE;
 	isd_debug(ISD_D_KML, "own record %" G_GUINT64_FORMAT " is %" G_GUINT64_FORMAT
 		  " on the server", (guint64)po->op->r.recno, server_recno);
-	if (!isd_client_begin(p->c, error) ||
-	    !settle_state(p->c, &po->op->r, content, soid, server_recno, error) ||
+	if (!isd_client_begin(p->c, error) || !settle_other(p->c, po, soid, &other, error))
+		return FALSE;
+	if (other)
+		return isd_segment_op_done(p, s, index, error);
+	if (!settle_state(p->c, &po->op->r, content, soid, server_recno, error) ||
 	    (content && !isd_push_carried(p, po->op->r.obj, error)))
 		return FALSE;
 	if (!po->bare || po->op->content_recno == po->op->r.recno)
@@ -202,7 +253,12 @@ gboolean isd_push_settle(IsdClient *c, const struct kml_record *r, GError **erro
 	PushSegment *s;
 	guint index;
 	PushOp *po = c->push ? isd_push_find_op(c->push, r->origin_recno, &s, &index) : NULL;
+	gboolean other = FALSE;
 
+	if (po && !settle_other(c, po, r->obj, &other, error))
+		return FALSE;
+	if (other && po->state == PUSH_DONE)
+		return TRUE;
 	if (po && (po->state == PUSH_DONE || po->made == r->origin_recno))
 		return settle_state(c, &po->op->r, r->opcode == KML_CLOSE, r->obj, r->recno, error);
 	if (po)

@@ -44,6 +44,7 @@ typedef struct {
 	GHashTable	*entered;	/* rows of directories in which it does */
 	GHashTable	*names;		/* "row/name" */
 	GHashTable	*failed;	/* "ino.gen", client's numbers of what was not made */
+	guint64		end;		/* of the log, when the body came */
 	gboolean	full;		/* the rest is not tried */
 	guint		no_room;	/* records that found no space */
 	IsdReintCounts	*counts;
@@ -129,7 +130,7 @@ static void count(Push *p, guint32 status)
 {
 	if (!status)
 		p->counts->done++;
-	else if (status == ESTALE)
+	else if (status == ESTALE || status == EIDRM)
 		p->counts->stale++;
 	else if (status == ECANCELED)
 		p->counts->cancelled++;
@@ -139,7 +140,14 @@ static void count(Push *p, guint32 status)
 
 static void refuse(Push *p, guint index, const struct kml_record *r, guint32 status)
 {
-	answer_at(p, index)->status = htole32(status);
+	struct reint_answer *a = answer_at(p, index);
+
+	a->status = htole32(status);
+	a->server_recno = htole64(p->end);
+	if (status == EIDRM) {
+		a->ino = htole64(p->judge.missing.ino);
+		a->gen = htole32(p->judge.missing.gen);
+	}
 	count(p, status);
 	/* a smaller one may fit, and a removal makes room */
 	if (status == ENOSPC || status == EDQUOT)
@@ -268,6 +276,7 @@ static gboolean second_try(Push *p, guint index, const struct kml_record *r, gin
 	g_auto(IsdDeed) d = { .upload = -1 };
 	g_auto(IsdObject) o = { 0 };
 	gboolean found = FALSE;
+	gboolean judged;
 	int err;
 
 	if (!sync_and_follow(p->core, &p->error))
@@ -278,6 +287,7 @@ static gboolean second_try(Push *p, guint index, const struct kml_record *r, gin
 	err = isd_judge(&p->judge, r, TRUE, &d);
 	if (err < 0)
 		return broken(p);
+	judged = !err;
 	if (!err && d.is_so)
 		return accept_as_is(p, index, &d);
 	if (!err) {
@@ -287,7 +297,8 @@ static gboolean second_try(Push *p, guint index, const struct kml_record *r, gin
 		err = le32toh(res->error);
 	}
 	if (err) {
-		refuse(p, index, r, err);
+		/* all that is known here allows it: somebody has it open */
+		refuse(p, index, r, err == ESTALE && judged ? EBUSY : err);
 		return TRUE;
 	}
 	accept(p, index, res);
@@ -446,7 +457,8 @@ static gboolean all_records(Push *p, const guint8 *body, gsize len)
 {
 	gsize pos = 0;
 
-	if (!isd_follow(p->core, NULL, &p->error))
+	if (!isd_follow(p->core, NULL, &p->error) ||
+	    !isd_state_get_u64(p->core->state, "local_recno", &p->end, &p->error))
 		return FALSE;
 	while (pos < len) {
 		struct reint_answer a = { 0 };

@@ -72,6 +72,8 @@ static const char client_schema[] =
 	" kind INTEGER, planned INTEGER, policy INTEGER, time INTEGER, recno INTEGER, id INTEGER,"
 	" parent INTEGER, name BLOB, cparent INTEGER, cname BLOB, peer TEXT,"
 	" theirs BLOB, mine BLOB, base BLOB);"
+	"CREATE TABLE IF NOT EXISTS client_heal(id INTEGER, sino INTEGER, sgen INTEGER,"
+	" PRIMARY KEY(id, sino, sgen)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS client_merge(no INTEGER PRIMARY KEY, spans BLOB,"
 	" version INTEGER);"
 	"CREATE INDEX IF NOT EXISTS client_conflict_id ON client_conflict(id);"
@@ -231,6 +233,13 @@ static gboolean want_object(IsdWant *w, WantItem *it, gboolean *ret_skip, GError
 		return FALSE;
 	if (!found || !it->obj.soid.ino)
 		return isd_want_drop(w->c, it->id, error);
+	/* only files have content; what else comes back is made by heal.c, but for further names */
+	if (!S_ISREG(it->obj.attr.mode) && !it->obj.oid.ino)
+		return isd_heal_add(w->c, it->id, error);
+	/* where it is to be is not known yet: heal.c asks */
+	if (!it->name && !it->obj.oid.ino)
+		return isd_sql_run(w->c->state, error, "DELETE FROM client_want WHERE seq = ?", "i",
+				   it->seq) && isd_heal_add(w->c, it->id, error);
 	if (!it->name) {
 		it->obj.attr.size = it->size;
 		it->obj.attr.mtime = mtime;
@@ -463,6 +472,16 @@ static gboolean want_created(IsdClient *c, gpointer item, const struct izo_reint
 	return want_in_the_way(c, it, error);
 }
 
+/* A later record tells what became of it; if none does, the server is asked. */
+static gboolean want_not_now(IsdWant *w, WantItem *it, gboolean lost, GError **error)
+{
+	gboolean ok = !lost || isd_heal_add(w->c, it->id, error);
+
+	want_inactive(w, it);
+	want_item_free(it);
+	return ok;
+}
+
 /* A further name of an object that is there. */
 static gboolean want_linked(IsdClient *c, gpointer item, const struct izo_reint_result *res,
 			    GError **error)
@@ -638,8 +657,10 @@ static gboolean want_add_close(IsdWant *w, WantItem *it, const IsdContent *t, GE
 		return FALSE;
 	if (found && !want_place(w, n.parent, &found, error))
 		return FALSE;
-	if (!found || isd_push_is_pending(w->c, it->obj.oid, it->obj.lcver)) {
-		gboolean ok = !found || want_both_changed(w, it, &n, t, error);
+	if (!found)
+		return want_not_now(w, it, TRUE, error);
+	if (isd_push_is_pending(w->c, it->obj.oid, it->obj.lcver)) {
+		gboolean ok = want_both_changed(w, it, &n, t, error);
 
 		want_inactive(w, it);
 		want_item_free(it);
@@ -662,14 +683,14 @@ static gboolean want_add(IsdWant *w, WantItem *it, const IsdContent *t, GError *
 
 	if (t->status == ISD_CONTENT_FULL)
 		isd_space_short(w->c, it->id, t->need);
-	if (it->name && !want_place(w, it->parent, &found, error))
-		found = FALSE;
-	if (t->status || !found) {
-		/* a later record tells what became of it */
-		want_inactive(w, it);
-		want_item_free(it);
-		return !error || !*error;
+	if (t->status)
+		return want_not_now(w, it, t->status == 404 || t->status == 410, error);
+	if (it->name && !want_place(w, it->parent, &found, error)) {
+		want_not_now(w, it, FALSE, NULL);
+		return FALSE;
 	}
+	if (!found)
+		return want_not_now(w, it, TRUE, error);
 	if (!it->name)
 		return want_add_close(w, it, t, error);
 	return it->obj.oid.ino ? want_add_link(w, it, error) : want_add_create(w, it, t, error);

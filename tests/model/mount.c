@@ -23,6 +23,14 @@ static int place(IsdClient *c, gint64 parent, const char *name, struct where *re
 	return dir ? fs_where_in(sim_current, dir, name, ret) : -ENOENT;
 }
 
+static int both_places(IsdClient *c, gint64 parent, const char *from, struct where *w,
+		       gint64 tparent, const char *to, struct where *t)
+{
+	int err = place(c, parent, from, w);
+
+	return err ? err : place(c, tparent, to, t);
+}
+
 int isd_local_move(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to,
 		   IsdMove how)
 {
@@ -30,13 +38,23 @@ int isd_local_move(IsdClient *c, gint64 parent, const char *from, gint64 tparent
 		      how == ISD_MOVE_EXCHANGE ? RENAME_EXCHANGE : 0;
 	g_auto(Where) w = { 0 };
 	g_auto(Where) t = { 0 };
-	int err = place(c, parent, from, &w);
+	int err = both_places(c, parent, from, &w, tparent, to, &t);
 
-	if (!err)
-		err = place(c, tparent, to, &t);
 	if (!err)
 		err = op_rename_at(sim_current, &w, &t, flags);
 	sim_trace(sim_current, "moves %s to %s: %s", from, to, err ? g_strerror(-err) : "done");
+	return err;
+}
+
+int isd_local_link(IsdClient *c, gint64 parent, const char *from, gint64 tparent, const char *to)
+{
+	g_auto(Where) w = { 0 };
+	g_auto(Where) t = { 0 };
+	int err = both_places(c, parent, from, &w, tparent, to, &t);
+
+	if (!err)
+		err = op_link_at(sim_current, &w, &t);
+	sim_trace(sim_current, "links %s to %s: %s", from, to, err ? g_strerror(-err) : "done");
 	return err;
 }
 

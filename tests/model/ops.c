@@ -462,27 +462,33 @@ int op_exchange(struct host *h, const char *path, const char *to)
 	return rename_paths(h, path, to, RENAME_EXCHANGE);
 }
 
+int op_link_at(struct host *h, struct where *w, struct where *t)
+{
+	struct kml_record r;
+	struct seen s;
+
+	if (linkat(w->fd, w->name, t->fd, t->name, 0) < 0)
+		return -errno;
+	fs_dir_changed(t, sim_stamp());
+	fs_look(t->fd, t->name, &s);
+	fs_changed(&s);
+	r = fs_record(h, KML_LINK, w);
+	fs_record_target(&r, t);
+	record_object(&r, &s);
+	fs_record_ptime(&r, w, t);
+	fs_log(h, &r);
+	return 0;
+}
+
 int op_link(struct host *h, const char *path, const char *to)
 {
 	g_auto(Where) w = { 0 };
 	g_auto(Where) t = { 0 };
-	struct kml_record r;
-	struct seen s;
 	int err = fs_where(h, path, &w);
 
 	if (!err)
 		err = fs_where(h, to, &t);
-	if (err || linkat(w.fd, w.name, t.fd, t.name, 0) < 0)
-		return err ? err : -errno;
-	fs_dir_changed(&t, sim_stamp());
-	fs_look(t.fd, t.name, &s);
-	fs_changed(&s);
-	r = fs_record(h, KML_LINK, &w);
-	fs_record_target(&r, &t);
-	record_object(&r, &s);
-	fs_record_ptime(&r, &w, &t);
-	fs_log(h, &r);
-	return 0;
+	return err ? err : op_link_at(h, &w, &t);
 }
 
 /* --- attributes --- */

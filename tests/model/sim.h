@@ -148,6 +148,7 @@ int op_setxattr(struct host *h, const char *path, const char *name, const char *
 int op_rmxattr(struct host *h, const char *path, const char *name);
 /* With open directories; flags of renameat2(). */
 int op_rename_at(struct host *h, struct where *w, struct where *t, guint flags);
+int op_link_at(struct host *h, struct where *w, struct where *t);
 int op_unlink_at(struct host *h, struct where *w, int flags);
 /* ns -1: to what it is. */
 int op_utime_at(struct host *h, struct where *w, gint64 ns);
