@@ -250,6 +250,9 @@ static gboolean encode_name(Encode *e)
 	is_void = isd_push_is_void(e->p->c, e->o.id, e->r.recno, &moved);
 	if (moved || (e->po->anew && op != KML_RENAME))
 		encode_any_name(e);
+	/* the other one would come to where nobody has had it */
+	if (moved && op == KML_RENAME && (e->r.flags & KML_F_EXCHANGE))
+		return FALSE;
 	return op != KML_RENAME || !is_void;
 }
 

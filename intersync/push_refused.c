@@ -130,7 +130,7 @@ static gboolean is_stale(IsdPush *p, PushOp *po, gboolean *ret_drop, GError **er
 	if (!makes && !is_about_names(r->opcode))
 		return TRUE;
 	removes = r->opcode == KML_UNLINK || r->opcode == KML_RMDIR;
-	*ret_drop = po->tried || (!found && !removes) ||
+	*ret_drop = po->tried || (!found && !removes) || (!makes && (r->flags & KML_F_EXCHANGE)) ||
 		(several && !makes && r->opcode != KML_LINK);
 	if (*ret_drop)
 		return TRUE;
