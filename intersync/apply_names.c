@@ -51,9 +51,16 @@ static gboolean removed(IsdClient *c, gpointer item, const struct izo_reint_resu
 	IsdApply *it = item;
 	int err = GUINT32_FROM_LE(res->error);
 	gboolean gone = !err || err == ENOENT;
+	g_auto(IsdName) n = { 0 };
 
 	if (err == ESTALE && !res->ino)
 		gone = TRUE;
+	/* done by an earlier run; or a program was faster, and its record tells where it is */
+	if (gone && err && (!isd_client_follow(c, TRUE, error) ||
+			    !isd_state_lookup(c->state, it->parent, it->name, &n, &gone, error)))
+		return FALSE;
+	if (gone && err && n.id != it->id)
+		gone = FALSE;
 	if (gone)
 		return lost_name(c, it->id, it->parent, it->name, error) &&
 		       reread_ctime(c, it->id, error) && isd_apply_set_ptime(it->p, it, error);
