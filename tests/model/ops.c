@@ -358,7 +358,8 @@ int op_unlink_at(struct host *h, struct where *w, int flags)
 	fs_look(w->fd, w->name, &s);
 	if (!s.exists)
 		return -ENOENT;
-	if (S_ISREG(s.st.st_mode) && s.st.st_nlink == 1)
+	/* of several names each may be removed by somebody who sees the others */
+	if (S_ISREG(s.st.st_mode))
 		content_ends(w->fd, w->name);
 	if (unlinkat(w->fd, w->name, flags) < 0)
 		return -errno;
@@ -421,7 +422,7 @@ int op_rename_at(struct host *h, struct where *w, struct where *t, guint flags)
 		return -ENOENT;
 	if (s.v == old.v)
 		return flags & RENAME_NOREPLACE ? -EEXIST : 0;	/* nothing happens */
-	if (!swap && old.exists && S_ISREG(old.st.st_mode) && old.st.st_nlink == 1) {
+	if (!swap && old.exists && S_ISREG(old.st.st_mode)) {
 		g_autofree char *key = NULL;
 		int fd = openat(t->fd, t->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
