@@ -333,17 +333,12 @@ static int link_lower(struct inode *inode, struct inode *dir, struct dentry *den
 	return 0;
 }
 
-static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+static int link_logged(struct inode *inode, struct dentry *old, struct inode *dir,
+		       struct dentry *dentry)
 {
-	struct inode *inode = d_inode(old);
-	struct izo_op *op;
+	struct izo_op *op = link_begin(inode, old, dir, dentry);
 	int err;
 
-	if (izo_name_protected(dir, &dentry->d_name))
-		return -EPERM;
-	if (izo_i(inode)->meta != izo_i(dir)->meta)
-		return -EXDEV;
-	op = link_begin(inode, old, dir, dentry);
 	if (IS_ERR(op))
 		return PTR_ERR(op);
 	err = link_lower(inode, dir, dentry);
@@ -351,6 +346,24 @@ static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry
 		izo_op_abort(op);
 	else
 		link_done(op, inode, dir, dentry);
+	return err;
+}
+
+static int izo_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+{
+	struct inode *inode = d_inode(old);
+	int err;
+
+	if (izo_name_protected(dir, &dentry->d_name))
+		return -EPERM;
+	if (izo_i(inode)->meta != izo_i(dir)->meta)
+		return -EXDEV;
+	/* its first name: there has been no CLOSE */
+	if (!inode->i_nlink)
+		return link_logged(inode, old, dir, dentry);
+	izo_session_setting(inode);
+	err = link_logged(inode, old, dir, dentry);
+	izo_session_set(inode, NULL);
 	return err;
 }
 
@@ -440,7 +453,13 @@ static int remove_name(struct inode *dir, struct dentry *dentry, bool is_dir)
 
 static int izo_unlink(struct inode *dir, struct dentry *dentry)
 {
-	return remove_name(dir, dentry, false);
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	izo_session_setting(inode);
+	err = remove_name(dir, dentry, false);
+	izo_session_set(inode, NULL);
+	return err;
 }
 
 static int izo_rmdir(struct inode *dir, struct dentry *dentry)
@@ -595,12 +614,32 @@ int izo_move_lower(struct inode *dir, struct dentry *old, struct inode *tdir,
 	return move_lower(&(struct move){ dir, tdir, old, new, flags });
 }
 
+static int move_logged(const struct move *m)
+{
+	struct izo_op *op = move_begin(m);
+	int err;
+
+	if (IS_ERR(op))
+		return PTR_ERR(op);
+	err = move_lower(m);
+	if (err) {
+		izo_op_abort(op);
+		return err;
+	}
+	izo_op_attr(op, d_inode(m->old), 0);
+	if (d_is_positive(m->new))
+		izo_op_old(op, d_inode(m->new));
+	izo_op_ptime(op, m->dir, m->tdir);
+	izo_op_done(op);
+	return 0;
+}
+
 static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry *old,
 		      struct inode *tdir, struct dentry *new, unsigned int flags)
 {
 	const struct move m = { dir, tdir, old, new, flags };
 	struct izo_reint_entry_run *e = izo_reint(dir->i_sb);
-	struct izo_op *op;
+	struct inode *target = d_inode(new);
 	int err;
 
 	if (e && e->finish)
@@ -608,20 +647,13 @@ static int izo_rename(struct mnt_idmap *idmap, struct inode *dir, struct dentry 
 	err = move_allowed(&m);
 	if (err)
 		return err;
-	op = move_begin(&m);
-	if (IS_ERR(op))
-		return PTR_ERR(op);
-	err = move_lower(&m);
-	if (err) {
-		izo_op_abort(op);
-		return err;
-	}
-	izo_op_attr(op, d_inode(old), 0);
-	if (d_is_positive(new))
-		izo_op_old(op, d_inode(new));
-	izo_op_ptime(op, dir, tdir);
-	izo_op_done(op);
-	return 0;
+	if (!target)
+		return move_logged(&m);
+	/* it may lose a name */
+	izo_session_setting(target);
+	err = move_logged(&m);
+	izo_session_set(target, NULL);
+	return err;
 }
 
 const struct inode_operations izo_dir_iops = {

@@ -290,8 +290,8 @@ int izo_session_empty(struct inode *inode, struct izo_change *ret_change);
 void izo_session_changed(struct inode *inode, const struct izo_change *change,
 			 struct dentry *dentry, long result);
 /*
- * Around a SETATTR of the mtime.  A CLOSE may be logged at the same time, with the mtime
- * of before: then the end logs once more what it is now.
+ * Around a change of the mtime or of the number of links.  A CLOSE may be logged at the same
+ * time, with what was before: then the end logs once more what it is now.
  */
 void izo_session_setting(struct inode *inode);
 void izo_session_set(struct inode *inode, struct dentry *dentry);

@@ -509,10 +509,7 @@ static int set_attr(struct izo_reint_entry_run *e, struct dentry *d)
 		return set_logged(e, d, valid);
 	izo_session_setting(inode);
 	err = set_logged(e, d, valid);
-	/* the guard's change time is gone by now */
-	e->checked = true;
 	izo_session_set(inode, d);
-	e->checked = false;
 	return err;
 }
 

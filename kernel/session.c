@@ -246,10 +246,14 @@ void izo_session_setting(struct inode *inode)
 static void log_mtime(struct inode *inode, struct dentry *dentry)
 {
 	struct izo_op *op = izo_op_inode(inode, KML_SETATTR, dentry);
+	struct izo_reint_entry_run *e;
 
 	if (IS_ERR(op))
 		return;
-	/* also after a peer's: it has its own record, and this one is of here */
+	/* a peer's has its own record, and what its guards were about has happened */
+	e = op->reint;
+	if (e)
+		e->checked = true;
 	op->r.has_origin = false;
 	op->reint_index = 0;
 	izo_op_attr(op, inode, KML_A_MTIME);
@@ -258,6 +262,8 @@ static void log_mtime(struct inode *inode, struct dentry *dentry)
 		izo_op_done(op);
 	else
 		izo_op_free(op);
+	if (e)
+		e->checked = false;
 }
 
 void izo_session_set(struct inode *inode, struct dentry *dentry)
