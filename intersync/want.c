@@ -477,6 +477,8 @@ static gboolean want_not_now(IsdWant *w, WantItem *it, gboolean lost, GError **e
 {
 	gboolean ok = !lost || isd_heal_add(w->c, it->id, error);
 
+	if (lost)
+		w->again = FALSE;	/* its other names would be tried at once, for ever */
 	want_inactive(w, it);
 	want_item_free(it);
 	return ok;
