@@ -27,7 +27,7 @@ struct IsdAttach {
 	IsdPlace	place;		/* the parent of the last record */
 	struct kml_oid	place_soid;
 	gboolean	fresh;		/* nothing has a number of the server yet */
-	gboolean	noted;		/* unlisted.c is told what is listed */
+	gboolean	noted;		/* a further catalog: unlisted.c is told what it lists */
 	gboolean	ended;
 	guint64		offset, recno;	/* where to follow the log from */
 	guint32		crc;		/* of the record before */
@@ -394,7 +394,7 @@ static gboolean attach_move(IsdAttach *a, const IsdObject *o, const struct kml_r
 
 	if (!isd_state_a_name(a->c->state, o->id, &n, &found, error))
 		return FALSE;
-	if (found && isd_push_is_pending(a->c, o->oid, n.lver))
+	if (found && a->noted && isd_push_is_pending(a->c, o->oid, n.lver))
 		return TRUE;	/* renamed here: the push and the log find out */
 	if (found && a->apart && n.ver > a->common)
 		return isd_announce_rename(a->c, o, &to, &n, error);
@@ -553,10 +553,10 @@ static gboolean attach_known(IsdAttach *a, IsdObject *o, const struct kml_record
 {
 	IsdClient *c = a->c;
 	g_auto(IsdName) n = { 0 };
-	gboolean named, content, removed;
+	gboolean named, content, removed = FALSE;
 	int rc;
 
-	if (!attach_is_removed(c, o, &removed, error))
+	if (a->noted && !attach_is_removed(c, o, &removed, error))
 		return FALSE;
 	if (removed)
 		return attach_removed(a, o, r, name, error);
