@@ -42,6 +42,30 @@ static struct mis_reader *get_reader(struct mis_request *q)
 	return reader;
 }
 
+/*
+ * Is it not the log that the client has followed up to there?  After a server was set back
+ * (a backup, a power cut) its numbers are used again, for other records.
+ */
+static bool is_other_log(struct mis_request *q, uint64_t after, uint64_t crc)
+{
+	uint32_t is = 0;
+	int status = mis_kml_sum(q->f, after, &is);
+
+	return status == HTTP_NOT_FOUND || (status == HTTP_OK && is != crc);
+}
+
+/* True, and answered, if the client's position (InterSync-Position) with crc=CRC is another log's. */
+static bool refuse_other_log(struct mis_request *q, int *ret_status)
+{
+	uint64_t crc;
+
+	if (mis_arg(q, "crc", &crc) != 1 || !is_other_log(q, q->told.offset, crc))
+		return false;
+	*ret_status = mis_fail(q, HTTP_CONFLICT, "the record that ends at %" PRIu64
+			       " is another one than it was", q->told.offset);
+	return true;
+}
+
 static int answer_profile(struct mis_request *q)
 {
 	char fileset[UUID_TEXT], replica[UUID_TEXT];
@@ -173,18 +197,6 @@ static int kml_records(struct mis_request *q, const struct gate_info *info, uint
 	apr_table_setn(q->r->headers_out, "InterSync-Next",
 		       apr_psprintf(q->r->pool, "%" PRIu64, after + len));
 	return mis_send(q, OCTETS, buf, len);
-}
-
-/*
- * Is it not the log that the client has followed up to there?  After a server was set back
- * (a backup, a power cut) its numbers are used again, for other records.
- */
-static bool is_other_log(struct mis_request *q, uint64_t after, uint64_t crc)
-{
-	uint32_t is = 0;
-	int status = mis_kml_sum(q->f, after, &is);
-
-	return status == HTTP_NOT_FOUND || (status == HTTP_OK && is != crc);
 }
 
 static int answer_kml(struct mis_request *q)
@@ -375,6 +387,8 @@ static int answer_where(struct mis_request *q)
 	int status;
 
 	q->kind = MIS_CATALOG;
+	if (refuse_other_log(q, &status))
+		return status;
 	status = mis_read_body(q, WHERE_MAX, &req, &len);
 	if (status != HTTP_OK)
 		return mis_fail_status(q, status);
@@ -548,6 +562,8 @@ static int answer_reint(struct mis_request *q)
 	q->kind = MIS_REINT;
 	if (!q->peer || mis_arg(q, "base", &head.base) != 1)
 		return mis_fail(q, HTTP_BAD_REQUEST, "the header InterSync-Peer and base=RECNO are needed");
+	if (refuse_other_log(q, &status))
+		return status;
 	memcpy(head.peer, q->told.uuid, sizeof(head.peer));
 	status = mis_read_body(q, GATE_REINT_MAX, &body, &len);
 	if (status != HTTP_OK)

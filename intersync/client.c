@@ -181,6 +181,18 @@ void isd_client_fail(IsdClient *c, const GError *error)
 	c->reset = g_idle_add_full(G_PRIORITY_HIGH, client_reset, c, NULL);
 }
 
+void isd_client_fail_log(IsdClient *c, guint status, const GError *error)
+{
+	g_autoptr(GError) local = NULL;
+	gboolean noted = TRUE;
+
+	if (status == 409)
+		noted = isd_apart_begin(c, &local);
+	else if (status == 410)
+		noted = isd_state_set_u64(c->state, "attached", ISD_ATTACH_NONE, &local);
+	isd_client_fail(c, noted ? error : local);
+}
+
 /* --- transactions --- */
 
 static gboolean client_commit_timer(gpointer data)
@@ -258,6 +270,13 @@ gboolean isd_client_follow(IsdClient *c, gboolean sync, GError **error)
 }
 
 /* --- connecting --- */
+
+char *isd_client_which_log(const IsdClient *c)
+{
+	g_autofree char *crc = c->pull_crc ? g_strdup_printf("&crc=%u", c->pull_crc) : NULL;
+
+	return g_strdup_printf("epoch=%" G_GUINT64_FORMAT "%s", c->epoch, crc ? crc : "");
+}
 
 static struct curl_slist *client_headers(gpointer data)
 {

@@ -90,8 +90,18 @@ struct IsdClient {
 
 /* The parts stop and begin again from the state, when it may help. */
 void isd_client_fail(IsdClient *c, const GError *error);
+/*
+ * The same for a request with isd_client_which_log(): when the server's log is another one
+ * (409), or no longer goes back to the position (410), catalogs are compared next.
+ */
+void isd_client_fail_log(IsdClient *c, guint status, const GError *error);
 gboolean isd_client_is_up(const IsdClient *c);
 void isd_client_set_phase(IsdClient *c, IsdClientPhase phase, const char *reason);
+/*
+ * Arguments of a request that makes sense only to a server whose log still is the one that
+ * was followed up to the position; another one answers 409.  The caller's to free.
+ */
+char *isd_client_which_log(const IsdClient *c);
 /* The attach is complete: follow and push. */
 void isd_client_attached(IsdClient *c);
 /* Something moved: is a sync that somebody waits for complete? */

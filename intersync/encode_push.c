@@ -115,6 +115,11 @@ static gboolean encode_as_new(Encode *e, gboolean *ret_moot, GError **error)
 	e->r.ptime = dir.attr.mtime;
 	e->po->op->content = S_ISREG(e->o.attr.mode);
 	e->po->op->whole = TRUE;
+	if (e->po->patch) {
+		/* an upload for the object that the server had: of some bytes alone */
+		g_clear_pointer(&e->po->file, g_free);
+		e->po->patch = FALSE;
+	}
 	if (!e->po->op->content_recno)
 		e->po->op->content_recno = recno;
 	return TRUE;

@@ -380,7 +380,7 @@ static void heal_told(IsdRequest *r, const GError *error, gpointer data)
 
 	x->post = NULL;
 	if (error || !heal_round(x, r, &done, &local)) {
-		isd_client_fail(x->c, error ? error : local);
+		isd_client_fail_log(x->c, isd_fetch_status(r), error ? error : local);
 		return;
 	}
 	x->rounds = done ? 0 : x->rounds + 1;
@@ -397,6 +397,7 @@ static gboolean heal_ask(IsdHeal *x, GError **error)
 {
 	g_autoptr(GByteArray) body = g_byte_array_new();
 	g_autoptr(GBytes) bytes = NULL;
+	g_autofree char *log = NULL;
 	IsdFetchSpec spec = { .method = "POST", .done = heal_told, .data = x };
 
 	g_clear_pointer(&x->asked, g_array_unref);
@@ -412,7 +413,8 @@ static gboolean heal_ask(IsdHeal *x, GError **error)
 		return FALSE;
 	bytes = g_byte_array_free_to_bytes(g_steal_pointer(&body));
 	spec.body = bytes;
-	spec.path = g_strdup_printf("where?epoch=%" G_GUINT64_FORMAT, x->c->epoch);
+	log = isd_client_which_log(x->c);
+	spec.path = g_strdup_printf("where?%s", log);
 	x->post = isd_fetch(x->c->fetcher, &spec);
 	return TRUE;
 }

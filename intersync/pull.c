@@ -327,31 +327,14 @@ static gboolean pull_take(IsdPull *p, IsdRequest *r, GError **error)
 	return TRUE;
 }
 
-/* The log no longer has our position (410), or is another one (409): look at the catalog again. */
-static void pull_lost(IsdPull *p, guint status, const GError *error)
-{
-	g_autoptr(GError) local = NULL;
-
-	if (status == 409 ? !isd_apart_begin(p->c, &local) :
-	    !isd_state_set_u64(p->c->state, "attached", ISD_ATTACH_NONE, &local))
-		isd_client_fail(p->c, local);
-	else
-		isd_client_fail(p->c, error);
-}
-
 static void pull_polled(IsdRequest *r, const GError *error, gpointer data)
 {
 	IsdPull *p = data;
 	g_autoptr(GError) local = NULL;
-	guint status = isd_fetch_status(r);
 
 	p->poll = NULL;
-	if (error && (status == 410 || status == 409)) {
-		pull_lost(p, status, error);
-		return;
-	}
 	if (error || !pull_take(p, r, &local)) {
-		isd_client_fail(p->c, error ? error : local);
+		isd_client_fail_log(p->c, isd_fetch_status(r), error ? error : local);
 		return;
 	}
 	p->asked = TRUE;
@@ -365,12 +348,10 @@ static void pull_ask(IsdPull *p, guint wait)
 		.method = "GET", .timeout = wait + POLL_SECONDS, .now = TRUE,
 		.done = pull_polled, .data = p,
 	};
+	g_autofree char *log = isd_client_which_log(p->c);
 
-	g_autofree char *crc = p->c->pull_crc ? g_strdup_printf("&crc=%u", p->c->pull_crc) : NULL;
-
-	spec.path = g_strdup_printf("kml?after=%" G_GUINT64_FORMAT "%s&wait=%u&max=%u&epoch=%"
-				    G_GUINT64_FORMAT, p->c->pull_offset, crc ? crc : "", wait,
-				    PIECE_BYTES, p->c->epoch);
+	spec.path = g_strdup_printf("kml?after=%" G_GUINT64_FORMAT "&wait=%u&max=%u&%s",
+				    p->c->pull_offset, wait, PIECE_BYTES, log);
 	p->poll = isd_fetch(p->c->fetcher, &spec);
 }
 

@@ -149,12 +149,12 @@ static gboolean push_take_answers(IsdPush *p, const GByteArray *body, GPtrArray 
 void isd_push_post(IsdPush *p, GByteArray *body, IsdFetchDone done)
 {
 	g_autoptr(GBytes) bytes = g_byte_array_free_to_bytes(body);
+	g_autofree char *log = isd_client_which_log(p->c);
 	IsdFetchSpec spec = {
 		.method = "POST", .body = bytes, .done = done, .data = p,
 	};
 
-	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&epoch=%" G_GUINT64_FORMAT,
-				    p->c->pull_recno, p->c->epoch);
+	spec.path = g_strdup_printf("reint?base=%" G_GUINT64_FORMAT "&%s", p->c->pull_recno, log);
 	p->base = p->c->pull_recno;
 	isd_fault("push-post");
 	p->post = isd_fetch(p->c->fetcher, &spec);
@@ -176,7 +176,7 @@ static void push_posted(IsdRequest *r, const GError *error, gpointer data)
 		return;
 	}
 	if (error || !push_take_answers(p, isd_fetch_body(r), sent, &local)) {
-		isd_client_fail(p->c, error ? error : local);
+		isd_client_fail_log(p->c, isd_fetch_status(r), error ? error : local);
 		return;
 	}
 	isd_push_go(p);

@@ -98,7 +98,7 @@ static void push_asked(IsdRequest *r, const GError *error, gpointer data)
 
 	p->post = NULL;
 	if (error || !ask_take_all(p, isd_fetch_body(r), &local))
-		isd_client_fail(p->c, error ? error : local);
+		isd_client_fail_log(p->c, isd_fetch_status(r), error ? error : local);
 	else
 		ask_done(p);
 }
