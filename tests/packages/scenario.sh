@@ -206,7 +206,10 @@ comes_back()
 	for c_unit in $c_units; do
 		try "$c_text: $c_unit is back by itself" unit_is "$c_name" "$c_unit" active
 	done
-	try "$c_text: the other side goes on" soon "${c_server%:*}" test -e "${c_server#*:}/from-2.30"
+	# there is another side only on another machine
+	[ "${c_client%:*}" = "$c_name" ] ||
+		try "$c_text: the other side goes on" soon "${c_server%:*}" \
+			test -e "${c_server#*:}/from-2.30"
 	for c_writer in $WRITERS; do
 		on "${c_writer%:*}" systemctl stop 'writer-*' 2>/dev/null
 	done
