@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "util.h"
 
@@ -151,12 +152,23 @@ static int post_config(apr_pool_t *conf, apr_pool_t *log, apr_pool_t *temp, serv
 	return OK;
 }
 
+/*
+ * Before anything of the child is taken down: its threads may still serve requests, and must
+ * not find what they use half gone.  There is nothing to be saved.
+ */
+static apr_status_t leave(void *unused)
+{
+	_exit(0);
+}
+
 static void child_init(apr_pool_t *pool, server_rec *s)
 {
 	struct mis_config *c = ap_get_module_config(s->module_config, &intersync_module);
 	int i;
 
 	is_child = 1;
+	if (c->filesets->nelts)
+		apr_pool_pre_cleanup_register(pool, NULL, leave);
 	for (i = 0; i < c->filesets->nelts; i++) {
 		struct mis_fileset *f = APR_ARRAY_IDX(c->filesets, i, struct mis_fileset *);
 
