@@ -14,7 +14,7 @@ export INTERSYNC_MODULE=$build/httpd/.libs/mod_intersync.so
 id=$$
 S=izb$id-s
 C=izb$id-c
-work=$(mktemp -d "${TMPDIR:-/tmp}/izo-bench.XXXXXX")
+work=$(mktemp -d)
 pids=
 mounts="izo-s izo-c"
 
